@@ -1,0 +1,222 @@
+/**
+ * The whole native contract. A test compares it with the addon's exports.
+ * Every rejected or thrown error carries `code` (an ErrorCode, or "CANCELLED") and `details` (see lib/errors.ts).
+ */
+
+/** One tensor of a table: bytes [begin, end) of `files[file]`, row-major. */
+export interface TensorEntry {
+  readonly name: string;
+  readonly dtype: "F32" | "BF16" | "F16" | "F64";
+  readonly shape: readonly number[];
+  readonly file: number;
+  readonly begin: number;
+  readonly end: number;
+}
+/** Tensors as they lie in files; native maps the files. */
+export interface TensorTable {
+  readonly files: readonly string[];
+  readonly tensors: readonly TensorEntry[];
+}
+
+export interface RopeSpec {
+  /** headDim / 2 values: radians per position. */
+  readonly inverseFrequencies: Float64Array;
+}
+/** `rope` indexes DecoderSpec.ropes; `window` 0 is full attention, else a key is seen iff queryPosition - keyPosition < window. */
+export interface LayerSpec {
+  readonly rope: number;
+  readonly window: number;
+}
+/** What a decoder family is, once its config.json is understood. */
+export interface DecoderSpec {
+  readonly hidden: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly intermediate: number;
+  readonly vocab: number;
+  /** Positions the model was made for. */
+  readonly context: number;
+  readonly normEps: number;
+  /** RMSNorm multiplies by (weight + normOffset): 0, or 1 for Gemma. */
+  readonly normOffset: number;
+  readonly activation: "silu" | "gelu" | "gelu_tanh";
+  /** Embeddings are multiplied by this (rounded to the weights' dtype first, as Gemma does); 1 elsewhere. */
+  readonly embeddingScale: number;
+  /** Attention scores are q·k times this. */
+  readonly queryScale: number;
+  readonly qkNorm: boolean;
+  readonly qkvBias: boolean;
+  readonly outputBias: boolean;
+  readonly mlpBias: boolean;
+  /** Gemma: norms after attention and after the feed-forward too (4 a layer). */
+  readonly postNorms: boolean;
+  readonly tied: boolean;
+  /** 0: none. */
+  readonly logitSoftcap: number;
+  readonly ropes: readonly RopeSpec[];
+  readonly layers: readonly LayerSpec[];
+  /** What comes before "embed_tokens.weight" and "layers.0…" in tensor names, e.g. "model.". */
+  readonly prefix: string;
+  /** The head's tensor name when not tied, e.g. "lm_head.weight". */
+  readonly head: string;
+}
+
+export class NativeCancel {
+  constructor();
+  cancel(): void;
+}
+
+export interface SamplerOptions {
+  /** 0: greedy. */
+  readonly temperature: number;
+  /** 0: off. */
+  readonly topK: number;
+  /** 1: off. */
+  readonly topP: number;
+  /** 0: off. */
+  readonly minP: number;
+  readonly seed: bigint;
+  /** 1: off. */
+  readonly repetitionPenalty: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  /** Token ids already in the text: what penalties count from the start. */
+  readonly history: Uint32Array;
+}
+/** Owns penalties' counts and the random stream of one generation. */
+export class NativeSampler {
+  constructor(options: SamplerOptions);
+  /** Chooses from one row of logits and counts the choice. */
+  pick(logits: Float32Array): number;
+}
+
+export class NativeCache {
+  readonly length: number;
+  readonly capacity: number;
+  readonly bytes: number;
+  tokens(): Uint32Array;
+  positions(): Uint32Array;
+  fork(): NativeCache;
+  truncate(length: number): void;
+  /** [end - start, kvHeads, headDim] float32; part 0 is key, 1 is value. */
+  read(layer: number, part: 0 | 1, start: number, end: number): Float32Array;
+  write(layer: number, part: 0 | 1, start: number, data: Float32Array): void;
+  /** Appends rows [start, end) of another cache of the same model, with their tokens and positions. */
+  append(from: NativeCache, start: number, end: number): void;
+  dispose(): void;
+}
+
+export type LogitsWanted = "none" | "last" | "all";
+
+export class NativeModel {
+  readonly bytes: number;
+  readonly dtype: "float32" | "bfloat16";
+  cache(capacity: number, grow: boolean): NativeCache;
+  /**
+   * Appends the tokens' keys and values; with `given` true the cache's last tokens.length rows already hold them
+   * (only queries are computed, keys and values are left as they are). Logits: [rows, vocab] float32, or null for "none".
+   */
+  forward(
+    cache: NativeCache,
+    tokens: Uint32Array,
+    positions: Uint32Array,
+    logits: LogitsWanted,
+    given: boolean,
+    cancel: NativeCancel | null,
+  ): Promise<Float32Array | null>;
+  /** forward, then the sampler's choice from the last row. Steps waiting for one model run as one ragged batch. */
+  step(
+    cache: NativeCache,
+    sampler: NativeSampler,
+    tokens: Uint32Array,
+    positions: Uint32Array,
+    given: boolean,
+    wantLogits: boolean,
+    cancel: NativeCancel | null,
+  ): Promise<{ id: number; logits: Float32Array | null }>;
+  dispose(): void;
+}
+
+export interface HeadShape {
+  readonly kvHeads: number;
+  readonly headDim: number;
+}
+export interface ProjectorSpec {
+  /** The reference's class name: "C2CProjector", "AblationProjector", "AllInOneProjector". */
+  readonly kind: string;
+  readonly receiverLayer: number;
+  readonly sharerLayer: number;
+  /** init_args without dims, head counts and dtype, under the reference's names (hidden_dim, num_layers, ablation_level, …), defaults filled in. */
+  readonly options: Readonly<Record<string, number | boolean | string>>;
+  /** Tensor names in the table are prefix + state_dict key. */
+  readonly prefix: string;
+}
+export interface FuserSpec {
+  readonly dtype: "float32" | "bfloat16";
+  readonly receiver: HeadShape;
+  readonly sharer: HeadShape;
+  readonly projectors: readonly ProjectorSpec[];
+}
+export interface NativeLayerReport {
+  readonly layer: number;
+  readonly key: boolean;
+  readonly value: boolean;
+  readonly keyWeight: number;
+  readonly valueWeight: number;
+}
+export interface NativeFuseReport {
+  readonly positions: number;
+  readonly ms: number;
+  readonly layers: readonly NativeLayerReport[];
+}
+export class NativeFuser {
+  readonly bytes: number;
+  /** Gate logits by projector, in the spec's order; null where the kind has none. */
+  gates(): { key: number | null; value: number | null }[];
+  /**
+   * One projector alone, on rows [tokens, heads, dim] float32. `noise`: uniform draws for the key gate, then for the value gate
+   * ([tokens, receiver kvHeads] each), as in training; null: as in inference.
+   */
+  project(
+    index: number,
+    rows: { sharerKey: Float32Array; sharerValue: Float32Array; receiverKey: Float32Array; receiverValue: Float32Array },
+    tokens: number,
+    noise: readonly Float32Array[] | null,
+    temperature: number,
+  ): Promise<{ key: Float32Array; value: Float32Array }>;
+  dispose(): void;
+}
+export interface NativeContribution {
+  readonly fuser: NativeFuser;
+  readonly sharer: NativeCache;
+  /** Four numbers a span: receiver start, receiver end, sharer start, sharer end. */
+  readonly spans: Uint32Array;
+}
+
+export interface Native {
+  readonly NativeCancel: typeof NativeCancel;
+  readonly NativeSampler: typeof NativeSampler;
+  readonly NativeCache: typeof NativeCache;
+  readonly NativeModel: typeof NativeModel;
+  readonly NativeFuser: typeof NativeFuser;
+  loadModel(
+    spec: DecoderSpec,
+    table: TensorTable,
+    dtype: "float32" | "bfloat16",
+    progress: ((tensors: number, of: number) => void) | null,
+    cancel: NativeCancel | null,
+  ): Promise<NativeModel>;
+  loadFuser(spec: FuserSpec, table: TensorTable, cancel: NativeCancel | null): Promise<NativeFuser>;
+  fuse(
+    receiver: NativeCache,
+    contributions: readonly NativeContribution[],
+    order: "sequential" | "parallel",
+    cancel: NativeCancel | null,
+  ): Promise<NativeFuseReport[]>;
+  /** libtorch's version as the addon sees it at run time, e.g. "2.13.0". */
+  info(): { libtorch: string; threads: number };
+  setThreads(threads: number): void;
+  /** Cancels what runs, drops what waits and joins the executor; for process.on("exit"). */
+  drain(): void;
+}
