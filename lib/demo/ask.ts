@@ -1,0 +1,100 @@
+import {
+  type Contribution,
+  type Fuser,
+  fuse,
+  type Generation,
+  type KvCache,
+  type Model,
+  type Tokens,
+} from "../index.js";
+
+/** One question about a person. `who`: whose knowledge holds the answer. `ask`: what text-to-text asks the sharer. */
+export interface DemoQuestion {
+  readonly id: string;
+  readonly who: "sharer" | "receiver";
+  readonly question: string;
+  readonly ask: string;
+  readonly answer: string;
+}
+
+/** What one system said. `firstTokenMs`: from the question in text to the first new token. */
+export interface DemoAnswer {
+  readonly text: string;
+  readonly correct: boolean;
+  readonly firstTokenMs: number;
+}
+
+/** Answers are one word: six new tokens, greedy. */
+export const answerOptions = { sampling: { kind: "greedy" }, maxNewTokens: 6 } as const;
+
+/** Collects a generation; `started` is performance.now() from before the prompt was read. */
+export async function collect(generation: Generation, question: DemoQuestion, started: number): Promise<DemoAnswer> {
+  let firstTokenMs: number | null = null;
+  let text = "";
+  for await (const event of generation) {
+    firstTokenMs ??= performance.now() - started;
+    if (event.type === "done") text = event.text;
+  }
+  const said = text.trim().replace(/\.$/, "");
+  return { text: said, correct: said === question.answer, firstTokenMs: firstTokenMs ?? 0 };
+}
+
+/** One model by itself. */
+export async function askAlone(model: Model, question: DemoQuestion): Promise<DemoAnswer> {
+  const started = performance.now();
+  const { tokens } = await model.encode(question.question);
+  using cache = await model.prefill(slice(model, tokens, 0, tokens.length - 1));
+  const last = slice(model, tokens, tokens.length - 1, tokens.length);
+  return await collect(model.generate(cache, last, answerOptions), question, started);
+}
+
+/** How many rows the sharer reads for a question. */
+export async function sharerRows(fuser: Fuser, question: DemoQuestion): Promise<number> {
+  const prompt = await fuser.pair.receiver.encode(question.question);
+  return (await fuser.align(prompt)).sharer.tokens.length;
+}
+
+/**
+ * A control: the receiver reads `question` and is fused with a sharer cache that cannot know the answer: the one of `other`, a
+ * question whose sharer rows are as many, or one of zeros when `other` is null. Gates and weights are applied as ever.
+ */
+export async function askControl(
+  fuser: Fuser,
+  question: DemoQuestion,
+  other: DemoQuestion | null,
+): Promise<DemoAnswer> {
+  const started = performance.now();
+  const { receiver, sharer } = fuser.pair;
+  const alignment = await fuser.align(await receiver.encode(question.question));
+  const read = other ? await fuser.align(await receiver.encode(other.question)) : alignment;
+  using sharerCache = await sharer.prefill(read.sharer.tokens, { positions: read.sharer.positions });
+  if (!other) zero(sharerCache, sharer);
+
+  const { tokens, positions } = alignment.receiver;
+  using cache = receiver.cache({ capacity: tokens.length + answerOptions.maxNewTokens });
+  const readTo = async (end: number): Promise<void> => {
+    if (end <= cache.length) return;
+    const options = { into: cache, positions: positions.slice(cache.length, end) };
+    await receiver.prefill(slice(receiver, tokens, cache.length, end), options);
+  };
+  for (const span of alignment.fused) {
+    await readTo(span.receiver.end);
+    const contribution: Contribution = { fuser, sharer: sharerCache, spans: [span] };
+    await fuse(cache, [contribution]);
+  }
+  await readTo(tokens.length - 1);
+  const last = slice(receiver, tokens, tokens.length - 1, tokens.length);
+  return await collect(receiver.generate(cache, last, answerOptions), question, started);
+}
+
+function zero(cache: KvCache, { shape }: Model): void {
+  const zeros = new Float32Array(cache.length * shape.kvHeads * shape.headDim);
+  for (let layer = 0; layer < shape.layers; layer++) {
+    cache.write(layer, "key", 0, zeros);
+    cache.write(layer, "value", 0, zeros);
+  }
+}
+
+function slice(model: Model, tokens: Tokens, start: number, end: number): Tokens {
+  return model.tokens(tokens.slice(start, end));
+}
