@@ -1,6 +1,16 @@
 // Finds or fetches libtorch: the environment, our cache, a Python's PyTorch, pip, the official archive, in this order.
 import { createHash } from "node:crypto";
-import { createWriteStream, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { Readable } from "node:stream";
@@ -17,7 +27,15 @@ const ARCHIVES = {
 /** SHA-256 of the archives by platform; an archive that is named here must match. */
 const PINNED = {};
 /** What of PyTorch is needed: its headers, the libraries an addon opens, and where the version is written. */
-const PARTS = ["include/*", "lib/libtorch_cpu.*", "lib/libc10.*", "lib/libgomp*", "lib/libomp*", "version.py", "build-version"];
+const PARTS = [
+  "include/*",
+  "lib/libtorch_cpu.*",
+  "lib/libc10.*",
+  "lib/libgomp*",
+  "lib/libomp*",
+  "version.py",
+  "build-version",
+];
 
 /** Where our own copy lies. */
 export function cacheFolder() {
@@ -101,7 +119,21 @@ async function fromPip(target) {
   const folder = mkdtempSync(join(tmpdir(), "cache-to-cache-pip-"));
   try {
     const download = (wanted, ...more) =>
-      run(command, [...args, "download", "--no-deps", "--only-binary=:all:", "--retries", "0", "--timeout", "20", "--disable-pip-version-check", ...more, `torch==${wanted}`, "-d", folder]).ok;
+      run(command, [
+        ...args,
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--retries",
+        "0",
+        "--timeout",
+        "20",
+        "--disable-pip-version-check",
+        ...more,
+        `torch==${wanted}`,
+        "-d",
+        folder,
+      ]).ok;
     output(`libtorch: pip download --no-deps torch==${VERSION}`);
     // What pip is set up with first; PyTorch's own index second, for the general one has builds for CUDA only.
     const ok =
@@ -126,7 +158,8 @@ async function fromArchive(target) {
     const digest = await download(url, file);
     output(`libtorch: SHA-256 ${digest}`);
     const pinned = PINNED[platform];
-    if (pinned !== undefined && pinned !== digest) throw new Failure(`${url} has SHA-256 ${digest} instead of ${pinned}`);
+    if (pinned !== undefined && pinned !== digest)
+      throw new Failure(`${url} has SHA-256 ${digest} instead of ${pinned}`);
     install(file, "libtorch", target);
     writeFileSync(`${target}.sha256`, `${digest}  ${decodeURIComponent(url.slice(url.lastIndexOf("/") + 1))}\n`);
   } finally {
@@ -173,11 +206,19 @@ function install(archive, top, target) {
   const temporary = mkdtempSync(`${target}.`);
   try {
     output("libtorch: unpacking");
-    unzip(archive, PARTS.map((part) => `${top}/${part}`), temporary);
+    unzip(
+      archive,
+      PARTS.map((part) => `${top}/${part}`),
+      temporary,
+    );
     const root = join(temporary, top);
     const { fault } = inspect(root);
     if (fault) throw new Failure(`what was fetched cannot be used: ${fault}`);
-    if (/^cuda[^=]*=\s*['"]/m.test(existsSync(join(root, "version.py")) ? readFileSync(join(root, "version.py"), "utf8") : "")) {
+    if (
+      /^cuda[^=]*=\s*['"]/m.test(
+        existsSync(join(root, "version.py")) ? readFileSync(join(root, "version.py"), "utf8") : "",
+      )
+    ) {
       throw new Failure("what was fetched is a build for CUDA, which cannot run without its other packages");
     }
     rmSync(target, { recursive: true, force: true });

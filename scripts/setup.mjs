@@ -18,7 +18,9 @@ const STEPS = 4;
 /** Says what a step came to; `--quiet` leaves out steps that had nothing to do. */
 function report(step, name, message, since, idle) {
   if (quiet && idle) return;
-  process.stderr.write(`[${step}/${STEPS}] ${name}: ${message} (${((performance.now() - since) / 1000).toFixed(1)} s)\n`);
+  process.stderr.write(
+    `[${step}/${STEPS}] ${name}: ${message} (${((performance.now() - since) / 1000).toFixed(1)} s)\n`,
+  );
 }
 
 function readJson(path) {
@@ -68,12 +70,17 @@ function dependenciesFit() {
 function dependencies() {
   const since = performance.now();
   // An installed package has its dependencies beside it and no lock file of its own.
-  if (!existsSync(join(home, "package-lock.json"))) return report(1, "npm dependencies", "installed with the package", since, true);
+  if (!existsSync(join(home, "package-lock.json")))
+    return report(1, "npm dependencies", "installed with the package", since, true);
   if (dependenciesFit()) return report(1, "npm dependencies", "unchanged", since, true);
   const npm = process.platform === "win32" ? "npm.cmd" : "npm";
   const result = run(npm, ["ci", "--no-audit", "--no-fund"], { cwd: home });
-  if (result.missing) throw new Failure("npm is not on PATH: install it with Node (https://nodejs.org), then run this again.");
-  if (!result.ok) throw new Failure("npm could not install the dependencies: check the network or the npm registry settings, then run this again.");
+  if (result.missing)
+    throw new Failure("npm is not on PATH: install it with Node (https://nodejs.org), then run this again.");
+  if (!result.ok)
+    throw new Failure(
+      "npm could not install the dependencies: check the network or the npm registry settings, then run this again.",
+    );
   report(1, "npm dependencies", "installed", since, false);
 }
 
@@ -102,7 +109,9 @@ function checkTools() {
   const [, major = 0, minor = 0] = /version (\d+)\.(\d+)/.exec(cmake ?? "") ?? [];
   if (cmake === undefined || Number(major) * 1000 + Number(minor) < 3025) {
     const found = cmake === undefined ? "was not found" : `is ${major}.${minor} here`;
-    throw new Failure(`cmake 3.25 or newer is needed and ${found}: install it (apt-get install cmake, brew install cmake, or pip install cmake).`);
+    throw new Failure(
+      `cmake 3.25 or newer is needed and ${found}: install it (apt-get install cmake, brew install cmake, or pip install cmake).`,
+    );
   }
   if (!["ninja", "make"].some((name) => capture(name, ["--version"]) !== undefined)) {
     throw new Failure("Neither ninja nor make was found: install one (Debian/Ubuntu: apt-get install ninja-build).");
@@ -125,7 +134,8 @@ function native(root) {
       cwd: home,
       env: { ...process.env, CMAKE_BUILD_PARALLEL_LEVEL: process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? "2" },
     });
-    if (!result.ok) throw new Failure(`The native build failed (cmake-js ${args[0]}): the first error above says where.`);
+    if (!result.ok)
+      throw new Failure(`The native build failed (cmake-js ${args[0]}): the first error above says where.`);
   };
   cmakeJs("configure", `--CDTORCH_ROOT=${root}`, `--CDC2C_TESTS=${tests ? "ON" : "OFF"}`);
   cmakeJs("build");
