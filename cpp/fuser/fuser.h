@@ -58,10 +58,14 @@ class Projector {
   // False where the hard gate is closed for every row, so that the part stays as it is.
   virtual bool key_open() const = 0;
   virtual bool value_open() const = 0;
+  // True where each row's result depends on that row alone, so that rows of several spans may go in one call.
+  virtual bool rowwise() const { return true; }
   // Size of the weights in bytes.
   int64_t bytes() const { return bytes_; }
 
- protected:
+ private:
+  friend std::unique_ptr<Projector> make_projector(const std::string&, const Options&, HeadShape, HeadShape, Tensors,
+                                                   at::ScalarType);
   int64_t bytes_ = 0;
 };
 

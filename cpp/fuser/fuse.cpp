@@ -1,0 +1,171 @@
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "fuser/parts.h"
+
+namespace c2c {
+
+namespace {
+
+// Rows [start, end) of the receiver that any span covers, and per layer the values they get.
+struct Draft {
+  int64_t start = 0, end = 0;
+  std::map<int64_t, Rows> layers;
+};
+
+void check_layer(const char* name, int64_t layer, const CacheLayout& layout) {
+  if (layer < 0 || layer >= layout.layers) shape_mismatch(name, {layer + 1}, {layout.layers});
+}
+
+void check_heads(const char* name, HeadShape expected, const CacheLayout& layout) {
+  if (expected != HeadShape{layout.kv_heads, layout.head_dim})
+    shape_mismatch(name, {expected.kv_heads, expected.head_dim}, {layout.kv_heads, layout.head_dim});
+}
+
+void check_spans(const std::vector<FuseSpan>& spans, int64_t receiver_length, int64_t sharer_length) {
+  std::vector<std::pair<int64_t, int64_t>> covered;
+  for (const FuseSpan& span : spans) {
+    if (span.receiver_start < 0 || span.receiver_end < span.receiver_start || span.receiver_end > receiver_length)
+      option_invalid("spans", "a receiver range lies outside the cache");
+    if (span.sharer_start < 0 || span.sharer_end < span.sharer_start || span.sharer_end > sharer_length)
+      option_invalid("spans", "a sharer range lies outside the cache");
+    if (span.receiver_end - span.receiver_start != span.sharer_end - span.sharer_start)
+      option_invalid("spans", "the ranges of receiver and sharer differ in length");
+    if (span.receiver_end > span.receiver_start) covered.emplace_back(span.receiver_start, span.receiver_end);
+  }
+  std::sort(covered.begin(), covered.end());
+  for (size_t i = 1; i < covered.size(); ++i)
+    if (covered[i].first < covered[i - 1].second) option_invalid("spans", "receiver ranges overlap");
+}
+
+void check_contribution(const KvCache& receiver, const Contribution& contribution) {
+  const Fuser& fuser = *contribution.fuser;
+  check_heads("receiver heads", fuser.receiver, receiver.layout());
+  check_heads("sharer heads", fuser.sharer, contribution.sharer->layout());
+  for (const FuserLayer& layer : fuser.layers) {
+    check_layer("receiver layers", layer.receiver_layer, receiver.layout());
+    check_layer("sharer layers", layer.sharer_layer, contribution.sharer->layout());
+  }
+  check_spans(contribution.spans, receiver.length(), contribution.sharer->length());
+}
+
+// Spans that go through the projector in one call.
+std::vector<std::vector<FuseSpan>> group(const std::vector<FuseSpan>& spans, bool together) {
+  std::vector<std::vector<FuseSpan>> groups;
+  for (const FuseSpan& span : spans) {
+    if (span.receiver_end == span.receiver_start) continue;
+    if (groups.empty() || !together) groups.emplace_back();
+    groups.back().push_back(span);
+  }
+  return groups;
+}
+
+at::Tensor gather(const at::Tensor& rows, const std::vector<FuseSpan>& spans, int64_t FuseSpan::*start, int64_t offset) {
+  std::vector<at::Tensor> parts;
+  for (const FuseSpan& span : spans)
+    parts.push_back(rows.narrow(0, span.*start - offset, span.receiver_end - span.receiver_start));
+  return parts.size() == 1 ? parts.front() : at::cat(parts, 0);
+}
+
+// Writes `values` over the spans' rows, or adds their difference to `clean`.
+void scatter(at::Tensor& rows, const std::vector<FuseSpan>& spans, int64_t offset, const at::Tensor& values,
+             const at::Tensor* clean) {
+  int64_t at = 0;
+  for (const FuseSpan& span : spans) {
+    const int64_t count = span.receiver_end - span.receiver_start;
+    at::Tensor slot = rows.narrow(0, span.receiver_start - offset, count);
+    at::Tensor part = values.narrow(0, at, count);
+    if (clean) {
+      at::Tensor before = clean->narrow(0, at, count).to(slot.scalar_type());
+      slot.add_(part.to(slot.scalar_type()) - before);
+    } else {
+      slot.copy_(part);
+    }
+    at += count;
+  }
+}
+
+LayerReport fuse_layer(const KvCache& receiver, const Contribution& contribution, const FuserLayer& layer, bool sum,
+                       Draft& draft) {
+  const int64_t target = layer.receiver_layer;
+  const KvCache& sharer = *contribution.sharer;
+  const Rows clean{receiver.rows(target, 0, draft.start, draft.end), receiver.rows(target, 1, draft.start, draft.end)};
+  LayerReport report{.layer = target};
+  if (!layer.projector->key_open() && !layer.projector->value_open()) return report;
+  auto found = draft.layers.find(target);
+  if (found == draft.layers.end()) {
+    // Differences are summed in full precision and rounded once.
+    const auto dtype = sum ? wide(clean.key.scalar_type()) : clean.key.scalar_type();
+    found = draft.layers.emplace(target, Rows{clean.key.to(dtype, false, true), clean.value.to(dtype, false, true)}).first;
+  }
+  Rows& out = found->second;
+  const Rows& seen = sum ? clean : out;
+  const Rows source{sharer.rows(layer.sharer_layer, 0, 0, sharer.length()),
+                    sharer.rows(layer.sharer_layer, 1, 0, sharer.length())};
+  double total = 0;
+  for (const auto& spans : group(contribution.spans, layer.projector->rowwise())) {
+    const Rows from{gather(source.key, spans, &FuseSpan::sharer_start, 0),
+                    gather(source.value, spans, &FuseSpan::sharer_start, 0)};
+    const Rows onto{gather(seen.key, spans, &FuseSpan::receiver_start, draft.start),
+                    gather(seen.value, spans, &FuseSpan::receiver_start, draft.start)};
+    const Projected made = layer.projector->project(from, onto, nullptr, 1.0);
+    const double tokens = static_cast<double>(onto.key.size(0));
+    total += tokens;
+    if (made.key.defined()) {
+      report.key = true;
+      report.key_weight += tokens * made.key_weight.mean().item<double>();
+      scatter(out.key, spans, draft.start, made.key, sum ? &onto.key : nullptr);
+    }
+    if (made.value.defined()) {
+      report.value = true;
+      report.value_weight += tokens * made.value_weight.mean().item<double>();
+      scatter(out.value, spans, draft.start, made.value, sum ? &onto.value : nullptr);
+    }
+  }
+  if (total > 0) {
+    report.key_weight /= total;
+    report.value_weight /= total;
+  }
+  return report;
+}
+
+}  // namespace
+
+std::vector<FuseReport> fuse(KvCache& receiver, const std::vector<Contribution>& contributions, bool parallel,
+                             const CancelFlag& cancel) {
+  at::NoGradGuard no_grad;
+  Draft draft{.start = receiver.length()};
+  for (const Contribution& contribution : contributions) {
+    check_contribution(receiver, contribution);
+    for (const FuseSpan& span : contribution.spans) {
+      if (span.receiver_end == span.receiver_start) continue;
+      draft.start = std::min(draft.start, span.receiver_start);
+      draft.end = std::max(draft.end, span.receiver_end);
+    }
+  }
+  const bool sum = parallel && contributions.size() > 1;
+  std::vector<FuseReport> reports;
+  for (const Contribution& contribution : contributions) {
+    const auto begin = std::chrono::steady_clock::now();
+    FuseReport report;
+    for (const FuseSpan& span : contribution.spans) report.positions += span.receiver_end - span.receiver_start;
+    for (const FuserLayer& layer : contribution.fuser->layers) {
+      check(cancel);
+      if (report.positions > 0) report.layers.push_back(fuse_layer(receiver, contribution, layer, sum, draft));
+    }
+    report.ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+    reports.push_back(std::move(report));
+  }
+  check(cancel);
+  receiver.own();
+  for (const auto& [layer, rows] : draft.layers) {
+    receiver.rows(layer, 0, draft.start, draft.end).copy_(rows.key);
+    receiver.rows(layer, 1, draft.start, draft.end).copy_(rows.value);
+  }
+  return reports;
+}
+
+}  // namespace c2c
