@@ -1,0 +1,17 @@
+import type { TensorEntry } from "../../typings/native.js";
+
+/** Element types of weights, as safetensors names them. */
+export type WeightDType = TensorEntry["dtype"];
+
+/** Bytes per element. */
+export const WIDTHS: Readonly<Record<WeightDType, number>> = { F32: 4, BF16: 2, F16: 2, F64: 8 };
+
+/** Whether a name is one of the element types that weights may have. */
+export function isWeightDType(name: string): name is WeightDType {
+  return Object.hasOwn(WIDTHS, name);
+}
+
+/** Product of a shape's dimensions; 1 for a scalar. */
+export function elements(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}
