@@ -1,0 +1,52 @@
+// Registers the classes and functions of typings/native.d.ts; nothing else.
+#include <ATen/Parallel.h>
+#include <torch/headeronly/version.h>
+
+#include "engine/executor.h"
+#include "napi/handles.h"
+
+namespace {
+
+using namespace c2c;
+
+Napi::Value info(const Napi::CallbackInfo& call) {
+  auto result = Napi::Object::New(call.Env());
+  result.Set("libtorch", Napi::String::New(call.Env(), TORCH_VERSION));
+  result.Set("threads", Napi::Number::New(call.Env(), at::get_num_threads()));
+  return result;
+}
+
+void set_threads(const Napi::CallbackInfo& call) {
+  Executor::instance().set_threads(call[0].As<Napi::Number>().Int32Value());
+}
+
+void drain(const Napi::CallbackInfo&) { Executor::instance().drain(); }
+
+template <class Self>
+Napi::FunctionReference publish(Napi::Env env, Napi::Object exports, const char* name) {
+  const Napi::Function constructor = Self::define(env);
+  exports.Set(name, constructor);
+  return Napi::Persistent(constructor);
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  auto* state = new State;
+  env.SetInstanceData(state);
+  state->bridge = Bridge::open(env);
+  state->cancel = publish<CancelHandle>(env, exports, "NativeCancel");
+  state->sampler = publish<SamplerHandle>(env, exports, "NativeSampler");
+  state->cache = publish<CacheHandle>(env, exports, "NativeCache");
+  state->model = publish<ModelHandle>(env, exports, "NativeModel");
+  state->fuser = publish<FuserHandle>(env, exports, "NativeFuser");
+  exports.Set("loadModel", Napi::Function::New(env, load_model, "loadModel"));
+  exports.Set("loadFuser", Napi::Function::New(env, load_fuser, "loadFuser"));
+  exports.Set("fuse", Napi::Function::New(env, fuse_caches, "fuse"));
+  exports.Set("info", Napi::Function::New(env, info, "info"));
+  exports.Set("setThreads", Napi::Function::New(env, set_threads, "setThreads"));
+  exports.Set("drain", Napi::Function::New(env, drain, "drain"));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(cache_to_cache, init)

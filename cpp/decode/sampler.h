@@ -1,0 +1,33 @@
+// Chooses the next token: penalties on counts of prompt and answer, then greedy or a sampled choice.
+#pragma once
+#include <cstdint>
+#include <random>
+#include <unordered_map>
+#include <vector>
+
+namespace c2c {
+
+struct SamplerOptions {
+  double temperature = 0;  // 0: greedy
+  int64_t top_k = 0;       // 0: off
+  double top_p = 1;        // 1: off; the token that crosses p is kept
+  double min_p = 0;        // 0: off
+  uint64_t seed = 0;
+  double repetition = 1, presence = 0, frequency = 0;
+  std::vector<uint32_t> history;
+};
+
+class Sampler {
+ public:
+  explicit Sampler(SamplerOptions options);
+  // Chooses from one row of logits (left as it is) and counts the choice.
+  uint32_t pick(const float* logits, int64_t vocab);
+
+ private:
+  SamplerOptions options_;
+  std::unordered_map<uint32_t, int64_t> counts_;
+  std::mt19937_64 random_;
+  std::vector<float> row_;
+};
+
+}  // namespace c2c

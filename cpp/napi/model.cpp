@@ -1,0 +1,220 @@
+#include <ATen/Context.h>
+
+#include "napi/arguments.h"
+
+namespace c2c {
+
+namespace {
+
+DecoderSpec decoder_spec(const Napi::Object& o) {
+  DecoderSpec s;
+  s.hidden = integer(o, "hidden");
+  s.heads = integer(o, "heads");
+  s.kv_heads = integer(o, "kvHeads");
+  s.head_dim = integer(o, "headDim");
+  s.intermediate = integer(o, "intermediate");
+  s.vocab = integer(o, "vocab");
+  s.context = integer(o, "context");
+  s.norm_eps = number(o, "normEps");
+  s.norm_offset = number(o, "normOffset");
+  s.embedding_scale = number(o, "embeddingScale");
+  s.query_scale = number(o, "queryScale");
+  s.logit_softcap = number(o, "logitSoftcap");
+  const std::string activation = text(o, "activation");
+  s.activation = activation == "silu" ? Activation::kSilu : activation == "gelu" ? Activation::kGelu : Activation::kGeluTanh;
+  s.qk_norm = boolean(o, "qkNorm");
+  s.qkv_bias = boolean(o, "qkvBias");
+  s.output_bias = boolean(o, "outputBias");
+  s.mlp_bias = boolean(o, "mlpBias");
+  s.post_norms = boolean(o, "postNorms");
+  s.tied = boolean(o, "tied");
+  s.prefix = text(o, "prefix");
+  s.head = text(o, "head");
+  each(o.Get("ropes"), [&](const Napi::Value& rope) {
+    const auto f = rope.As<Napi::Object>().Get("inverseFrequencies").As<Napi::Float64Array>();
+    s.ropes.emplace_back(f.Data(), f.Data() + f.ElementLength());
+  });
+  each(o.Get("layers"), [&](const Napi::Value& layer) {
+    s.layers.push_back({integer(layer.As<Napi::Object>(), "rope"), integer(layer.As<Napi::Object>(), "window")});
+  });
+  return s;
+}
+
+// One request with the lease on its cache; checks ids and positions against the model.
+struct Held {
+  Lease lease;
+  Request request;
+  Held(const Decoder& model, std::shared_ptr<CacheBox> box, const Napi::Value& tokens, const Napi::Value& positions,
+       Logits logits, bool given, const std::string& operation)
+      : lease(std::move(box), true, operation),
+        request{&lease.cache(), ids(tokens), ids(positions), logits, given} {
+    if (!(lease.cache().layout() == model.layout())) {
+      throw Error("CACHE_FOREIGN", "the cache belongs to a model of another shape",
+                  {{"expected", std::string("this model's cache")}, {"actual", std::string("another model's cache")}});
+    }
+    if (request.tokens.size() != request.positions.size()) option_invalid("positions", "not one for each token");
+    for (const uint32_t id : request.tokens) {
+      if (id >= model.spec().vocab) option_invalid("tokens", "id " + std::to_string(id) + " is outside the vocabulary");
+    }
+    for (const uint32_t position : request.positions) {
+      if (position >= model.spec().context) {
+        throw Error("CACHE_FULL", "position " + std::to_string(position) + " is past the model's context",
+                    {{"length", static_cast<double>(position) + 1}, {"capacity", static_cast<double>(model.spec().context)}});
+      }
+    }
+  }
+};
+
+// ── steps: what waits for one model runs as one ragged batch ─────────────────────────────────────────────────────────
+
+struct Step {
+  std::shared_ptr<Bridge> bridge;
+  Napi::Promise::Deferred deferred;
+  std::unique_ptr<Held> held;
+  std::shared_ptr<Sampler> sampler;
+  bool want_logits;
+  CancelFlag cancel;
+
+  void settle(Reply reply) {
+    held.reset();
+    bridge->settle(deferred, std::move(reply));
+  }
+  void cancelled() {
+    settle(guard([]() -> Reply { throw Cancelled(); }));
+  }
+};
+
+class StepJob : public Job {
+ public:
+  StepJob(std::shared_ptr<const Decoder> model, Step step) : model_(std::move(model)) {
+    cancel = step.cancel;
+    steps_.push_back(std::move(step));
+  }
+  const void* batch_key() const override { return model_.get(); }
+  bool absorb(std::shared_ptr<Job>& other) override {
+    auto* job = dynamic_cast<StepJob*>(other.get());
+    if (job == nullptr) return false;
+    for (auto& step : job->steps_) steps_.push_back(std::move(step));
+    job->steps_.clear();
+    return true;
+  }
+  void drop() override {
+    for (auto& step : steps_) step.cancelled();
+  }
+  void run() override {
+    std::erase_if(steps_, [](Step& step) {
+      if (!step.cancel->load()) return false;
+      step.cancelled();
+      return true;
+    });
+    if (steps_.empty()) return;
+    std::vector<at::Tensor> rows;
+    const Reply problem = guard([&]() -> Reply {
+      std::vector<Request> requests;
+      for (const auto& step : steps_) requests.push_back(step.held->request);
+      rows = model_->forward(requests, steps_.size() == 1 ? steps_[0].cancel : nullptr);
+      return nullptr;
+    });
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      if (problem) {
+        steps_[i].settle(problem);
+        continue;
+      }
+      const at::Tensor row = rows[i];
+      steps_[i].settle(guard([&]() -> Reply {
+        const uint32_t id = steps_[i].sampler->pick(row.const_data_ptr<float>(), row.numel());
+        return [id, row = steps_[i].want_logits ? row : at::Tensor()](Napi::Env env) -> Napi::Value {
+          auto result = Napi::Object::New(env);
+          result.Set("id", Napi::Number::New(env, id));
+          result.Set("logits", row.defined() ? float_array(env, row).As<Napi::Value>() : env.Null());
+          return result;
+        };
+      }));
+    }
+  }
+
+ private:
+  std::shared_ptr<const Decoder> model_;
+  std::vector<Step> steps_;
+};
+
+}  // namespace
+
+// ── the handle ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Napi::Function ModelHandle::define(Napi::Env env) {
+  return DefineClass(env, "NativeModel",
+                     {InstanceAccessor<&ModelHandle::bytes>("bytes"), InstanceAccessor<&ModelHandle::dtype>("dtype"),
+                      InstanceMethod("cache", &ModelHandle::cache), InstanceMethod("forward", &ModelHandle::forward),
+                      InstanceMethod("step", &ModelHandle::step), InstanceMethod("dispose", &ModelHandle::dispose)});
+}
+
+Napi::Value ModelHandle::bytes(const Napi::CallbackInfo& info) {
+  return sync(info.Env(), [&] { return Napi::Number::New(info.Env(), static_cast<double>(get()->bytes())); });
+}
+Napi::Value ModelHandle::dtype(const Napi::CallbackInfo& info) {
+  return sync(info.Env(), [&] { return Napi::String::New(info.Env(), scalar_name(get()->dtype())); });
+}
+
+Napi::Value ModelHandle::cache(const Napi::CallbackInfo& info) {
+  return sync(info.Env(), [&] {
+    return CacheHandle::wrap(info.Env(), std::make_shared<KvCache>(get()->layout(), integer(info[0]),
+                                                                    info[1].As<Napi::Boolean>().Value()));
+  });
+}
+
+Napi::Value ModelHandle::forward(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return sync(env, [&] {
+    const auto model = get();
+    const std::string wanted = info[3].As<Napi::String>().Utf8Value();
+    const Logits logits = wanted == "none" ? Logits::kNone : wanted == "last" ? Logits::kLast : Logits::kAll;
+    auto held = std::make_shared<Held>(*model, unwrap<CacheHandle>(info[0]), info[1], info[2], logits,
+                                       info[4].As<Napi::Boolean>().Value(), "forward");
+    const CancelFlag cancel = cancel_flag(info[5]);
+    return async(env, cancel, [model, held, cancel]() -> Reply {
+      std::vector<Request> requests{held->request};
+      const at::Tensor rows = model->forward(requests, cancel)[0];
+      return [rows](Napi::Env e) -> Napi::Value { return rows.defined() ? float_array(e, rows).As<Napi::Value>() : e.Null(); };
+    });
+  });
+}
+
+Napi::Value ModelHandle::step(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return sync(env, [&]() -> Napi::Value {
+    const auto model = get();
+    auto held = std::make_unique<Held>(*model, unwrap<CacheHandle>(info[0]), info[2], info[3], Logits::kLast,
+                                       info[4].As<Napi::Boolean>().Value(), "step");
+    if (held->request.tokens.empty()) option_invalid("tokens", "a step needs at least one token");
+    auto deferred = Napi::Promise::Deferred::New(env);
+    Step step{bridge(env), deferred, std::move(held), unwrap<SamplerHandle>(info[1]), info[5].As<Napi::Boolean>().Value(),
+              cancel_flag(info[6])};
+    step.bridge->begin(env, step.cancel);
+    Executor::instance().submit(std::make_shared<StepJob>(model, std::move(step)));
+    return deferred.Promise();
+  });
+}
+
+Napi::Value load_model(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return sync(env, [&] {
+    auto spec = std::make_shared<DecoderSpec>(decoder_spec(info[0].As<Napi::Object>()));
+    auto table = std::make_shared<TensorTable>(tensor_table(info[1].As<Napi::Object>()));
+    const at::ScalarType dtype = scalar_type(info[2].As<Napi::String>().Utf8Value());
+    // Lives and dies on the JavaScript thread: the reply owns it by a plain pointer.
+    auto* progress = info[3].IsFunction() ? new Napi::FunctionReference(Napi::Persistent(info[3].As<Napi::Function>())) : nullptr;
+    return async(env, cancel_flag(info[4]), [spec, table, dtype, progress]() -> Reply {
+      auto tensors = map_tensors(*table, dtype);
+      const auto count = static_cast<double>(tensors.size());
+      auto model = std::make_shared<Decoder>(std::move(*spec), std::move(tensors), dtype);
+      return [model, progress, count](Napi::Env e) -> Napi::Value {
+        const std::unique_ptr<Napi::FunctionReference> owned(progress);
+        if (owned) owned->Call({Napi::Number::New(e, count), Napi::Number::New(e, count)});
+        return ModelHandle::make(e, model, model->bytes());
+      };
+    });
+  });
+}
+
+}  // namespace c2c

@@ -1,0 +1,3 @@
+// The only place that includes napi.h.
+#pragma once
+#include <napi.h>
