@@ -1,10 +1,4 @@
-/**
- * The public API of cache-to-cache, as its users see it. Names and shapes here are a contract; bodies are yours.
- * Type-checked with TypeScript 6 (strict, nodenext, lib esnext.disposable). Add to it freely; change it only with a reason in the note.
- * A second entry, `cache-to-cache/testing`, exports what only tests and the conformance runner need: single projectors
- * (project(sharerKey, sharerValue, receiverKey, receiverValue, { noise?, temperature? })), training with given noise, initial weights
- * and exposed gradients, layer maps with k > 1, temperature schedule, answer extraction, plain-sequence alignment. No more than that.
- */
+/** The public types of cache-to-cache. Token counts are in tokens, times in milliseconds, sizes in bytes. */
 declare const brand: unique symbol;
 export type TokenId = number & { readonly [brand]: "TokenId" };
 /**
@@ -74,7 +68,6 @@ export interface KvCache extends Disposable {
   /** A copy, [positions, kvHeads, headDim], in float32. Keys are rotated (post-RoPE), as models store them. */
   read(layer: number, part: "key" | "value", range?: { readonly start: number; readonly end: number }): Float32Array;
   write(layer: number, part: "key" | "value", start: number, data: Float32Array): void;
-  save(path: string, options?: { readonly quantize?: "int8" | "int4" }): Promise<void>;
   dispose(): void;
 }
 
@@ -113,14 +106,6 @@ export interface Fuser extends AsyncDisposable {
 }
 /** One sharer's share in a fusion. `spans` default to all rows but the last, equal on both sides. */
 export interface Contribution { readonly fuser: Fuser; readonly sharer: KvCache; readonly spans?: readonly SpanPair[] }
-/**
- * The gated write: projects the sharers' rows and adds them to the receiver's, in place. "parallel": each projects from the clean
- * receiver rows, the differences are added; "sequential" (default): each sees what the one before wrote.
- * The receiver's later rows must be prefilled after the fusion of earlier spans, since they attend to fused rows: several spans in
- * one call is for spans that were prefilled together. `Channel.prefill` does this right.
- */
-export declare function fuse(receiver: KvCache, from: readonly Contribution[], options?: { readonly order?: "sequential" | "parallel"; readonly signal?: AbortSignal }): Promise<readonly FuseReport[]>;
-
 // ── the channel: the whole flow ───────────────────────────────────────────────────────────────────────────────────
 /** `align` defaults to what the fuser was trained with. */
 export interface Link { readonly sharer: Model; readonly fuser: Fuser; readonly align?: AlignStrategy; readonly span?: "prompt" | "prompt-and-response" }
@@ -162,65 +147,15 @@ export interface Generation extends AsyncIterable<GenerationEvent>, AsyncDisposa
   text(): Promise<string>;
   done(): Promise<Extract<GenerationEvent, { type: "done" }>>;
 }
-
-export declare function loadModel(source: Source, options?: LoadOptions): Promise<Model>;
-export declare function loadFuser(source: Source, pair: Pair, options?: LoadOptions): Promise<Fuser>;
-export declare function loadCache(path: string, model: Model): Promise<KvCache>;
-export declare function connect(receiver: Model, links: readonly Link[], options?: { readonly order?: "sequential" | "parallel" }): Channel;
-/** The baseline: the sharer writes a message, the receiver reads it. Defaults: the reference's two-stage prompts. */
-export declare function connectByText(receiver: Model, sharer: Model, options?: {
+export interface ConnectOptions {
+  /** What several sharers see of each other; see `fuse`. Default "sequential". */
+  readonly order?: "sequential" | "parallel";
+}
+export interface TextOptions {
   /** What the sharer is asked, given the user's messages. */
   ask?(messages: readonly Message[]): readonly Message[];
   /** What the receiver reads, given the user's messages and the sharer's text. */
   compose?(messages: readonly Message[], text: string): readonly Message[];
+  /** Length limit of the sharer's message in tokens; default 256. */
   readonly maxMessageTokens?: number;
-}): Channel;
-
-// ── training, evaluation, audit ───────────────────────────────────────────────────────────────────────────────────
-export interface Sample { readonly messages: readonly Message[] }
-export interface FuserRecipe {
-  readonly hidden?: number; readonly intermediate?: number; readonly layers?: number; readonly dropout?: number;
-  readonly layerMap?: "last-aligned" | "nearest" | readonly (number | null)[]; readonly align?: AlignStrategy;
-  readonly learningRate?: number; readonly weightDecay?: number; readonly warmupRatio?: number; readonly clipNorm?: number;
-  readonly batchSize?: number; readonly accumulate?: number; readonly epochs?: number; readonly maxSteps?: number; readonly maxTokens?: number;
-  /** Length of the learning-rate schedule where it differs from the steps run; `warmupSteps` overrides the ratio. */
-  readonly scheduleSteps?: number; readonly warmupSteps?: number; readonly shuffle?: boolean;
-  readonly span?: "prompt" | "prompt-and-response"; readonly gumbel?: boolean; readonly dtype?: DType; readonly recompute?: boolean;
-  readonly checkpointEvery?: number; readonly validateEvery?: number;
-  readonly temperature?: { readonly initial: number; readonly final: number; readonly steps?: number }; readonly seed?: bigint;
 }
-export type TrainEvent =
-  | { readonly type: "step"; readonly step: number; readonly loss: number; readonly gradNorm: number; readonly learningRate: number; readonly temperature: number; readonly openGates: number; readonly tokensPerSecond: number }
-  | { readonly type: "validation"; readonly step: number; readonly loss: number }
-  | { readonly type: "checkpoint"; readonly step: number; readonly folder: string }
-  | { readonly type: "done"; readonly fuser: Fuser };
-export declare function trainFuser(
-  pair: Pair, data: Iterable<Sample> | AsyncIterable<Sample>, recipe?: FuserRecipe,
-  options?: { readonly init?: Fuser; readonly folder?: string; readonly resume?: boolean; readonly validation?: readonly Sample[]; readonly signal?: AbortSignal },
-): AsyncIterable<TrainEvent>;
-
-/** `ask`: what text-to-text asks the sharer, where the default prompt will not do. */
-export interface Question { readonly id: string; readonly group?: string; readonly messages: readonly Message[]; readonly answer: string; readonly choices?: readonly string[]; readonly ask?: string }
-export interface Task { readonly name: string; readonly questions: Iterable<Question> | AsyncIterable<Question>; readonly method: "generate" | "logits" | "exact"; readonly maxNewTokens?: number }
-export type EvalEvent =
-  | { readonly type: "answer"; readonly id: string; readonly text: string; readonly predicted: string | null; readonly correct: boolean; readonly timings: Timings }
-  | { readonly type: "done"; readonly accuracy: number; readonly low: number; readonly high: number; readonly n: number; readonly byGroup: Readonly<Record<string, number>>; readonly answers: Readonly<Record<string, number>> };
-export declare function evaluate(subject: Model | Channel, task: Task, options?: { readonly limit?: number; readonly batch?: number; readonly signal?: AbortSignal }): AsyncIterable<EvalEvent>;
-/**
- * Does anything cross? The same questions with the right sharer cache ("correct"); with another question's ("mismatched": the next
- * question in order, cyclic, whose answer differs and whose sharer rows are as many); with zero keys and values, gates still applied
- * ("zeroed"); with normal noise of the right cache's mean and deviation per layer and part ("noise"); with the receiver as its own
- * sharer where the shapes allow ("self", else null); and by text, where a text channel is given (else null).
- */
-export interface AuditReport {
-  readonly n: number;
-  readonly accuracy: Readonly<Record<"receiver" | "sharer" | "correct" | "mismatched" | "zeroed" | "noise", number>> & { readonly text: number | null; readonly self: number | null };
-  /** correct − mismatched, with its 95 % interval (paired) and McNemar's exact p. */
-  readonly contentGain: { readonly value: number; readonly low: number; readonly high: number; readonly p: number };
-  /** correct − receiver, likewise. */
-  readonly benefit: { readonly value: number; readonly low: number; readonly high: number; readonly p: number };
-  /** "harmful": benefit < 0 with p < 0.05; else "content crosses": contentGain > 0 with p < 0.05; else "no detectable content". */
-  readonly verdict: "content crosses" | "no detectable content" | "harmful";
-}
-export declare function audit(channel: Channel, task: Task, options?: { readonly text?: Channel; readonly limit?: number; readonly signal?: AbortSignal }): Promise<AuditReport>;
-

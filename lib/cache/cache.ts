@@ -1,0 +1,194 @@
+import { C2CError } from "../errors.js";
+import { Life, unwatch, watch } from "../handles.js";
+import { modelState } from "../model/state.js";
+import { tag } from "../model/tokens.js";
+import { sync } from "../native.js";
+import { choice, integer, invalid } from "../options.js";
+import type { NativeCache } from "../../typings/native.js";
+import type { KvCache, Model, Tokens } from "../types.js";
+
+/** What sibling modules see of a cache. One writer at a time; readers and a writer exclude each other. */
+export class CacheState {
+  readonly native: NativeCache;
+  readonly life: Life;
+  readonly model: Model;
+  readonly reused: number;
+  #writer = false;
+  #readers = 0;
+
+  constructor(model: Model, native: NativeCache, reused: number) {
+    this.model = model;
+    this.native = native;
+    this.reused = reused;
+    this.life = new Life("cache", () => native.dispose());
+  }
+
+  /** Claims the cache for writing until the returned function is called; CACHE_BUSY, DISPOSED. */
+  claim(operation: string): () => void {
+    this.free(operation);
+    if (this.#readers > 0) {
+      throw busy(operation);
+    }
+    this.#writer = true;
+    return once(() => {
+      this.#writer = false;
+    });
+  }
+
+  /** Claims the cache for reading: other readers may join, writers may not. */
+  share(operation: string): () => void {
+    this.free(operation);
+    this.#readers += 1;
+    return once(() => {
+      this.#readers -= 1;
+    });
+  }
+
+  /** CACHE_BUSY while another operation writes, DISPOSED after the end. */
+  free(operation: string): void {
+    this.life.check();
+    if (this.#writer) {
+      throw busy(operation);
+    }
+  }
+
+  /** Position of the last row, −1 when empty. */
+  last(): number {
+    const { length } = this.native;
+    return length === 0 ? -1 : (this.native.positions()[length - 1] ?? -1);
+  }
+}
+
+function busy(operation: string): C2CError<"CACHE_BUSY"> {
+  return new C2CError("CACHE_BUSY", { operation }, `${operation}: this cache is in use by another operation`);
+}
+
+function once(f: () => void): () => void {
+  let done = false;
+  return () => {
+    if (!done) {
+      done = true;
+      f();
+    }
+  };
+}
+
+const states = new WeakMap<KvCache, CacheState>();
+
+/** The state behind a cache of this package; OPTION_INVALID for anything else. */
+export function cacheState(cache: KvCache, option = "cache"): CacheState {
+  const state = states.get(cache);
+  if (state === undefined) {
+    throw invalid(option, "is not a cache made by this package");
+  }
+  return state;
+}
+
+/** A receiver's or sharer's KV cache: one row per token, each with its keys and values in every layer. */
+class Cache implements KvCache {
+  readonly #state: CacheState;
+
+  constructor(state: CacheState) {
+    this.#state = state;
+  }
+
+  get model(): Model {
+    return this.#state.model;
+  }
+  get tokens(): Tokens {
+    this.#state.life.check();
+    return tag(sync(() => this.#state.native.tokens()), modelState(this.#state.model).tokenizer.vocabulary);
+  }
+  get positions(): Uint32Array {
+    this.#state.life.check();
+    return sync(() => this.#state.native.positions());
+  }
+  get length(): number {
+    this.#state.life.check();
+    return sync(() => this.#state.native.length);
+  }
+  get capacity(): number {
+    this.#state.life.check();
+    return sync(() => this.#state.native.capacity);
+  }
+  get bytes(): number {
+    this.#state.life.check();
+    return sync(() => this.#state.native.bytes);
+  }
+  get disposed(): boolean {
+    return this.#state.life.disposed;
+  }
+  get reused(): number {
+    return this.#state.reused;
+  }
+
+  fork(): KvCache {
+    this.#state.free("fork");
+    modelState(this.#state.model).life.check();
+    return makeCache(this.#state.model, sync(() => this.#state.native.fork()));
+  }
+
+  truncate(length: number): void {
+    const release = this.#state.claim("truncate");
+    try {
+      integer("length", length, 0, this.#state.native.length);
+      sync(() => this.#state.native.truncate(length));
+    } finally {
+      release();
+    }
+  }
+
+  read(layer: number, part: "key" | "value", range?: { readonly start: number; readonly end: number }): Float32Array {
+    this.#state.free("read");
+    const { length } = this.#state.native;
+    const start = integer("range.start", range?.start ?? 0, 0, length);
+    const end = integer("range.end", range?.end ?? length, start, length);
+    const index = this.#layer(layer);
+    return sync(() => this.#state.native.read(index, partIndex(part), start, end));
+  }
+
+  write(layer: number, part: "key" | "value", start: number, data: Float32Array): void {
+    const release = this.#state.claim("write");
+    try {
+      const { kvHeads, headDim } = this.#state.model.shape;
+      const { length } = this.#state.native;
+      if (!(data instanceof Float32Array) || data.length % (kvHeads * headDim) !== 0) {
+        throw invalid("data", `must be a Float32Array of whole rows of ${kvHeads} × ${headDim} values`);
+      }
+      integer("start", start, 0, length);
+      if (start + data.length / (kvHeads * headDim) > length) {
+        throw invalid("data", `reaches past the cache's ${length} rows`);
+      }
+      const index = this.#layer(layer);
+      sync(() => this.#state.native.write(index, partIndex(part), start, data));
+    } finally {
+      release();
+    }
+  }
+
+  dispose(): void {
+    unwatch(this.#state.life);
+    void this.#state.life.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #layer(layer: number): number {
+    return integer("layer", layer, 0, this.#state.model.shape.layers - 1);
+  }
+}
+
+function partIndex(part: "key" | "value"): 0 | 1 {
+  return choice("part", part, ["key", "value"]) === "key" ? 0 : 1;
+}
+
+/** Wraps a native cache of `model`. `reused`: leading rows that came from another cache. */
+export function makeCache(model: Model, native: NativeCache, reused = 0): KvCache {
+  const state = new CacheState(model, native, reused);
+  const cache = new Cache(state);
+  states.set(cache, state);
+  watch(cache, state.life);
+  return cache;
+}

@@ -1,0 +1,158 @@
+import { C2CError } from "../errors.js";
+import { tokenId } from "../model/tokens.js";
+import type { Tokenizer } from "../tokens/tokenizer.js";
+import type { Generation, GenerationEvent, StopReason, Timings } from "../types.js";
+import type { Decoding } from "./options.js";
+import { Writer } from "./writer.js";
+
+type DoneEvent = Extract<GenerationEvent, { type: "done" }>;
+
+/** A token and, where asked for, the logits that it was chosen from. */
+export interface Choice {
+  readonly id: number;
+  readonly logits: Float32Array | null;
+}
+
+/** What came before the first token. `limit`: tokens that may be generated. */
+export interface Beginning extends Choice {
+  readonly limit: number;
+  readonly promptTokens: number;
+  readonly prefillMs: number;
+  readonly sharerMs: number;
+  readonly fuseMs: number;
+}
+
+/** Where a generation takes its tokens from. */
+export interface TokenSource {
+  begin(signal: AbortSignal): Promise<Beginning>;
+  /** Appends `id` to the caches and chooses the token after it. */
+  step(id: number, signal: AbortSignal): Promise<Choice>;
+  /** Gives back what `begin` took; called once, also after failures. */
+  end(): void;
+}
+
+/** One answer being generated. Nothing runs until an event is asked for. */
+export class GenerationRun implements Generation {
+  readonly #tokenizer: Tokenizer;
+  readonly #decoding: Decoding;
+  readonly #source: TokenSource;
+  readonly #abort = new AbortController();
+  readonly #called = performance.now();
+  readonly #events: AsyncGenerator<GenerationEvent, void>;
+  readonly #iterator: AsyncIterator<GenerationEvent, void>;
+  #cancelled = false;
+  #done: DoneEvent | undefined;
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(tokenizer: Tokenizer, decoding: Decoding, source: TokenSource) {
+    this.#tokenizer = tokenizer;
+    this.#decoding = decoding;
+    this.#source = source;
+    this.#events = this.#run();
+    this.#iterator = {
+      next: () => this.#events.next(),
+      return: async () => {
+        await this.#cancel();
+        return { done: true, value: undefined };
+      },
+    };
+  }
+
+  /** The events, once: every iterator of a generation goes on where the last one stopped. */
+  [Symbol.asyncIterator](): AsyncIterator<GenerationEvent, void> {
+    return this.#iterator;
+  }
+
+  async text(): Promise<string> {
+    return (await this.done()).text;
+  }
+
+  async done(): Promise<DoneEvent> {
+    for (;;) {
+      if (this.#done !== undefined) {
+        return this.#done;
+      }
+      if (this.#failure !== undefined) {
+        throw this.#failure.error;
+      }
+      if (this.#cancelled) {
+        throw new C2CError("DISPOSED", { handle: "generation" }, "this generation was ended before it was done");
+      }
+      await this.#events.next();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#cancel();
+  }
+
+  async #cancel(): Promise<void> {
+    if (this.#done === undefined && this.#failure === undefined) {
+      this.#cancelled = true;
+      this.#abort.abort();
+    }
+    await this.#events.return();
+  }
+
+  async *#run(): AsyncGenerator<GenerationEvent, void> {
+    const { signal } = this.#decoding;
+    const forward = () => this.#abort.abort(signal?.reason);
+    try {
+      if (this.#cancelled) {
+        return;
+      }
+      signal?.throwIfAborted();
+      signal?.addEventListener("abort", forward, { once: true });
+      yield* this.#decode(this.#abort.signal);
+    } catch (error) {
+      if (!this.#cancelled) {
+        this.#failure = { error };
+        throw error;
+      }
+    } finally {
+      signal?.removeEventListener("abort", forward);
+      this.#source.end();
+    }
+  }
+
+  async *#decode(signal: AbortSignal): AsyncGenerator<GenerationEvent, void> {
+    const writer = new Writer(this.#tokenizer, this.#decoding.stop);
+    const beginning = await this.#source.begin(signal);
+    const firstTokenMs = performance.now() - this.#called;
+    let decodeMs = 0;
+    let choice: Choice = beginning;
+    let reason: StopReason | undefined;
+    while (reason === undefined) {
+      let ready: GenerationEvent[];
+      if (this.#decoding.eos.has(choice.id)) {
+        const { events, match } = writer.end();
+        ready = events;
+        reason = match === null ? { kind: "eos", token: tokenId(choice.id) } : { kind: "stop", match };
+      } else {
+        const { events, match } = writer.push(choice.id, choice.logits);
+        ready = events;
+        if (match !== null) {
+          reason = { kind: "stop", match };
+        } else if (writer.count >= beginning.limit) {
+          const rest = writer.end();
+          ready = [...ready, ...rest.events];
+          reason = rest.match === null ? { kind: "length" } : { kind: "stop", match: rest.match };
+        }
+      }
+      for (const event of ready) {
+        yield event;
+        signal.throwIfAborted();
+      }
+      if (reason === undefined) {
+        const start = performance.now();
+        choice = await this.#source.step(choice.id, signal);
+        decodeMs += performance.now() - start;
+      }
+    }
+    const { promptTokens, prefillMs, sharerMs, fuseMs } = beginning;
+    const newTokens = writer.count;
+    const timings: Timings = { prefillMs, sharerMs, fuseMs, firstTokenMs, decodeMs, promptTokens, newTokens };
+    this.#done = { type: "done", text: writer.text, reason, timings };
+    yield this.#done;
+  }
+}

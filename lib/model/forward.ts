@@ -1,0 +1,96 @@
+import { C2CError } from "../errors.js";
+import { type CacheState, cacheState } from "../cache/cache.js";
+import { run } from "../native.js";
+import { invalid } from "../options.js";
+import type { KvCache, Model } from "../types.js";
+import type { LogitsWanted, NativeCancel, NativeSampler } from "../../typings/native.js";
+import { type ModelState, modelState } from "./state.js";
+
+/** The state of a cache that must belong to `model`: CACHE_FOREIGN, DISPOSED. */
+export function ownCache(model: Model, cache: KvCache, option = "cache"): CacheState {
+  const state = cacheState(cache, option);
+  state.life.check();
+  if (state.model !== model) {
+    const details = { expected: model.id, actual: state.model.id };
+    throw new C2CError("CACHE_FOREIGN", details, `${option} belongs to another model (${state.model.id}), not to ${model.id}`);
+  }
+  return state;
+}
+
+/**
+ * Positions of `count` new rows: those given, copied, else what follows `last`. CACHE_FULL for a position past the model's context,
+ * OPTION_INVALID for a wrong number of them.
+ */
+export function checkPositions(model: Model, count: number, last: number, given?: Uint32Array): Uint32Array {
+  if (given !== undefined && (!(given instanceof Uint32Array) || given.length !== count)) {
+    throw invalid("positions", `must be a Uint32Array with one position for each of the ${count} tokens`);
+  }
+  const positions = given?.slice() ?? Uint32Array.from({ length: count }, (_, i) => last + 1 + i);
+  const { context } = model.shape;
+  for (const position of positions) {
+    if (position >= context) {
+      const details = { length: position + 1, capacity: context };
+      throw new C2CError("CACHE_FULL", details, `position ${position} is past the context of ${context} positions`);
+    }
+  }
+  return positions;
+}
+
+/** Runs native work on a claimed cache; both handles stay alive until it settles. Rows of work that failed are taken back. */
+async function work<T>(
+  model: ModelState,
+  cache: CacheState,
+  given: boolean,
+  signal: AbortSignal | undefined,
+  job: (cancel: NativeCancel | null) => Promise<T>,
+): Promise<T> {
+  model.life.check();
+  cache.life.check();
+  const before = cache.native.length;
+  const guarded = async (): Promise<T> => {
+    try {
+      return await run(signal, job);
+    } catch (error) {
+      if (!given && !cache.life.disposed && cache.native.length > before) {
+        cache.native.truncate(before);
+      }
+      throw error;
+    }
+  };
+  return model.life.track(cache.life.track(guarded()));
+}
+
+/** NativeModel.forward on a cache that the caller has claimed. No tokens: nothing runs. */
+export async function forward(
+  cache: CacheState,
+  tokens: Uint32Array,
+  positions: Uint32Array,
+  logits: LogitsWanted,
+  signal?: AbortSignal,
+  given = false,
+): Promise<Float32Array | null> {
+  if (tokens.length === 0) {
+    signal?.throwIfAborted();
+    return logits === "none" ? null : new Float32Array(0);
+  }
+  const model = modelState(cache.model);
+  return work(model, cache, given, signal, (cancel) =>
+    model.native.forward(cache.native, tokens, positions, logits, given, cancel),
+  );
+}
+
+/** NativeModel.step on a cache that the caller has claimed. */
+export async function step(
+  cache: CacheState,
+  sampler: NativeSampler,
+  tokens: Uint32Array,
+  positions: Uint32Array,
+  wantLogits: boolean,
+  signal?: AbortSignal,
+  given = false,
+): Promise<{ id: number; logits: Float32Array | null }> {
+  const model = modelState(cache.model);
+  return work(model, cache, given, signal, (cancel) =>
+    model.native.step(cache.native, sampler, tokens, positions, given, wantLogits, cancel),
+  );
+}

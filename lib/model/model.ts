@@ -1,0 +1,234 @@
+import { resolve } from "node:path";
+import { makeCache } from "../cache/cache.js";
+import { C2CError } from "../errors.js";
+import { GenerationRun } from "../generation/generation.js";
+import { decoding } from "../generation/options.js";
+import { SoloSource } from "../generation/solo.js";
+import { Life, unwatch, watch } from "../handles.js";
+import { native, run, sync } from "../native.js";
+import { integer, invalid, loadDType } from "../options.js";
+import { Tokenizer } from "../tokens/tokenizer.js";
+import type {
+  Device,
+  DType,
+  EncodeOptions,
+  GenerateOptions,
+  Generation,
+  KvCache,
+  LoadOptions,
+  Message,
+  Model,
+  ModelShape,
+  Prompt,
+  Source,
+  Tokens,
+} from "../types.js";
+import { modelTable } from "../weights/folder.js";
+import { resolveSource } from "../weights/source.js";
+import { readModelConfig } from "./config.js";
+import { checkPositions, forward, ownCache } from "./forward.js";
+import { keepModelState, keepPromptOptions, type ModelState } from "./state.js";
+import { checkIds, checkTokens, tag } from "./tokens.js";
+
+/** Rows that a new cache has room for before it grows. */
+const firstCapacity = 64;
+/** Added tokens that a tokenizer may have beyond the embedding's rows (Gemma 3's text models have no row for the image token). */
+const spareTokens = 64;
+
+type PrefillOptions = NonNullable<Parameters<Model["prefill"]>[1]>;
+type LogitsOptions = NonNullable<Parameters<Model["logits"]>[2]>;
+
+class DecoderModel implements Model {
+  readonly id: string;
+  readonly shape: ModelShape;
+  readonly device: Device = { kind: "cpu" };
+  readonly dtype: DType;
+  readonly #state: ModelState;
+
+  constructor(id: string, shape: ModelShape, state: ModelState) {
+    this.id = id;
+    this.shape = shape;
+    this.dtype = state.native.dtype;
+    this.#state = state;
+  }
+
+  get bytes(): number {
+    this.#state.life.check();
+    return sync(() => this.#state.native.bytes);
+  }
+
+  get disposed(): boolean {
+    return this.#state.life.disposed;
+  }
+
+  async encode(prompt: string | readonly Message[], options: EncodeOptions = {}): Promise<Prompt> {
+    this.#state.life.check();
+    const messages = toMessages(prompt);
+    const { text, ids, spans } = await this.#state.tokenizer.prompt(messages, options);
+    const encoded: Prompt = { text, tokens: this.#tag(ids), messages, spans };
+    keepPromptOptions(encoded, { ...options });
+    return encoded;
+  }
+
+  async encodeText(text: string): Promise<Tokens> {
+    this.#state.life.check();
+    if (typeof text !== "string") {
+      throw invalid("text", "must be a string");
+    }
+    return this.#tag(await this.#state.tokenizer.encode(text));
+  }
+
+  tokens(ids: Iterable<number>): Tokens {
+    this.#state.life.check();
+    return this.#tag(checkIds(ids, this.shape.vocab));
+  }
+
+  decodeTokens(tokens: Iterable<number>, options?: { readonly skipSpecial?: boolean }): string {
+    this.#state.life.check();
+    return this.#state.tokenizer.decode(tokens, { skipSpecial: options?.skipSpecial ?? false });
+  }
+
+  cache(options: { readonly capacity?: number; readonly grow?: boolean } = {}): KvCache {
+    this.#state.life.check();
+    const capacity = integer("capacity", options.capacity ?? firstCapacity, 1);
+    return makeCache(this, sync(() => this.#state.native.cache(capacity, options.grow ?? true)));
+  }
+
+  async prefill(tokens: Tokens, options: PrefillOptions = {}): Promise<KvCache> {
+    const ids = this.#check(tokens);
+    const { into, from, positions, signal } = options;
+    signal?.throwIfAborted();
+    if (into !== undefined && from !== undefined) {
+      throw invalid("from", "cannot be given together with `into`");
+    }
+    const cache = into ?? (from === undefined ? this.cache() : this.#prefix(from, ids, positions));
+    try {
+      const reused = from === undefined ? 0 : cache.reused;
+      await this.#append(cache, ids.subarray(reused), "none", { signal, positions: positions?.subarray(reused) });
+      return cache;
+    } catch (error) {
+      if (into === undefined) {
+        cache.dispose();
+      }
+      throw error;
+    }
+  }
+
+  async logits(cache: KvCache, tokens: Tokens, options: LogitsOptions = {}): Promise<Float32Array> {
+    const { signal, positions } = options;
+    signal?.throwIfAborted();
+    const logits = await this.#append(cache, this.#check(tokens), "all", { signal, positions });
+    return logits ?? new Float32Array(0);
+  }
+
+  generate(cache: KvCache, next: Tokens, options: GenerateOptions = {}): Generation {
+    const ids = this.#check(next, "next").slice();
+    if (ids.length === 0) {
+      throw invalid("next", "must hold one token or more");
+    }
+    const state = ownCache(this, cache);
+    const checked = decoding(this, this.#state.eos, options);
+    return new GenerationRun(this.#state.tokenizer, checked, new SoloSource(cache, state, ids, checked));
+  }
+
+  async dispose(): Promise<void> {
+    unwatch(this.#state.life);
+    await this.#state.life.dispose();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  #check(tokens: Tokens, option = "tokens"): Uint32Array {
+    this.#state.life.check();
+    return checkTokens(tokens, this.#state.tokenizer.vocabulary, this.shape.vocab, option);
+  }
+
+  #tag(ids: Uint32Array): Tokens {
+    return tag(ids, this.#state.tokenizer.vocabulary);
+  }
+
+  async #append(
+    cache: KvCache,
+    ids: Uint32Array,
+    logits: "none" | "all",
+    options: { readonly signal: AbortSignal | undefined; readonly positions: Uint32Array | undefined },
+  ): Promise<Float32Array | null> {
+    const state = ownCache(this, cache);
+    const release = state.claim(logits === "none" ? "prefill" : "logits");
+    try {
+      const positions = checkPositions(this, ids.length, state.last(), options.positions);
+      return await forward(state, ids, positions, logits, options.signal);
+    } finally {
+      release();
+    }
+  }
+
+  /** A fork of `from`, cut to the longest run of rows that begin `ids` (and stand at `positions`). */
+  #prefix(from: KvCache, ids: Uint32Array, positions: Uint32Array | undefined): KvCache {
+    const state = ownCache(this, from, "from");
+    state.free("fork");
+    const tokens = state.native.tokens();
+    const places = state.native.positions();
+    const most = Math.min(tokens.length, ids.length);
+    let reused = 0;
+    while (
+      reused < most &&
+      tokens[reused] === ids[reused] &&
+      (positions === undefined || places[reused] === positions[reused])
+    ) {
+      reused += 1;
+    }
+    const cache = makeCache(this, sync(() => state.native.fork()), reused);
+    cache.truncate(reused);
+    return cache;
+  }
+}
+
+/** A prompt as messages; a string is one user message. OPTION_INVALID. */
+export function toMessages(prompt: string | readonly Message[]): readonly Message[] {
+  if (typeof prompt === "string") {
+    return [{ role: "user", content: prompt }];
+  }
+  if (!Array.isArray(prompt) || prompt.length === 0) {
+    throw invalid("prompt", "must be a string or an array of one message or more");
+  }
+  return prompt.map(({ role, content }: Message) => {
+    if (!["system", "user", "assistant"].includes(role) || typeof content !== "string") {
+      throw invalid("prompt", "a message has a role (system, user or assistant) and a string as content");
+    }
+    return { role, content };
+  });
+}
+
+/**
+ * Loads a decoder and its tokenizer from a folder or the hub. Weights are computed in what the files hold, float16 in bfloat16,
+ * unless `dtype` says otherwise. Fails with IO_FAILED, FILE_INVALID, SHAPE_MISMATCH, UNSUPPORTED, DOWNLOAD_FAILED, OUT_OF_MEMORY
+ * or NATIVE_MISSING; an abort rejects with `signal.reason`.
+ */
+export async function loadModel(source: Source, options: LoadOptions = {}): Promise<Model> {
+  const { signal, onProgress } = options;
+  loadDType(options, "float32");
+  signal?.throwIfAborted();
+  const notify = onProgress && ((event: Parameters<typeof onProgress>[0]) => onProgress(event));
+  const folder = await resolveSource(source, "model", { ...(signal && { signal }), ...(notify && { onProgress: notify }) });
+  const config = await readModelConfig(folder);
+  const dtype = loadDType(options, config.dtype);
+  const [table, tokenizer] = await Promise.all([modelTable(folder), Tokenizer.load(folder, signal)]);
+  if (tokenizer.size > config.shape.vocab + spareTokens) {
+    const actual = [config.shape.vocab, config.shape.hidden];
+    const details = { tensor: "embed_tokens.weight", expected: [tokenizer.size, "hidden"], actual };
+    throw new C2CError("SHAPE_MISMATCH", details, "the tokenizer has more tokens than the model's vocabulary");
+  }
+  const progress = notify && ((tensors: number, of: number) => notify({ phase: "weights", tensors, of }));
+  const loaded = await run(signal, (cancel) => native().loadModel(config.spec, table, dtype, progress ?? null, cancel));
+  const life = new Life("model", () => loaded.dispose());
+  const state: ModelState = { native: loaded, life, tokenizer, eos: config.eos };
+  const id = source.kind === "hub" ? source.repo : resolve(source.path);
+  const model = new DecoderModel(id, config.shape, state);
+  keepModelState(model, state);
+  watch(model, life);
+  return model;
+}
+
