@@ -100,8 +100,11 @@ function equal(a: Uint8Array, b: Uint8Array): boolean {
 const reach = 64;
 const agreement = 8;
 
-/** For every offset in `a` the offset in `b`: equal bytes run side by side; at a difference the nearest place where both agree again is taken. */
-function resync(a: Uint8Array, b: Uint8Array): Uint32Array {
+/**
+ * For every offset in `a` [a.length + 1] the offset in `b`: equal bytes run side by side; at a difference the nearest place where both
+ * agree again is taken.
+ */
+export function resync(a: Uint8Array, b: Uint8Array): Uint32Array {
   const map = new Uint32Array(a.length + 1);
   const agrees = (i: number, j: number) => {
     const length = Math.min(agreement, a.length - i, b.length - j);
