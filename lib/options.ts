@@ -28,10 +28,18 @@ export function choice<T extends string>(option: string, value: unknown, among: 
 export function loadDType(options: LoadOptions, fallback: string): "float32" | "bfloat16" {
   const device = options.device?.kind ?? "cpu";
   if (device !== "cpu") {
-    throw new C2CError("UNSUPPORTED", { what: `device ${device}`, supported: ["cpu"] }, `device ${device} is not supported`);
+    throw new C2CError(
+      "UNSUPPORTED",
+      { what: `device ${device}`, supported: ["cpu"] },
+      `device ${device} is not supported`,
+    );
   }
   if (options.quantize !== undefined) {
-    throw new C2CError("UNSUPPORTED", { what: `quantize ${options.quantize}`, supported: [] }, "quantised weights are not supported");
+    throw new C2CError(
+      "UNSUPPORTED",
+      { what: `quantize ${options.quantize}`, supported: [] },
+      "quantised weights are not supported",
+    );
   }
   const dtype = options.dtype ?? (fallback === "float16" ? "bfloat16" : fallback);
   if (dtype !== "float32" && dtype !== "bfloat16") {

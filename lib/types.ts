@@ -26,20 +26,40 @@ export interface LoadOptions {
 }
 
 // ── models and prompts ────────────────────────────────────────────────────────────────────────────────────────────
-export interface Message { readonly role: "system" | "user" | "assistant"; readonly content: string }
+export interface Message {
+  readonly role: "system" | "user" | "assistant";
+  readonly content: string;
+}
 export interface ModelShape {
-  readonly family: string; readonly layers: number; readonly hidden: number; readonly heads: number;
-  readonly kvHeads: number; readonly headDim: number; readonly vocab: number; readonly context: number;
+  readonly family: string;
+  readonly layers: number;
+  readonly hidden: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly vocab: number;
+  readonly context: number;
 }
 /** A tokenised prompt. `spans` mark, in token positions, what came from which message; the rest is template. */
 export interface Prompt {
-  readonly text: string; readonly tokens: Tokens; readonly messages: readonly Message[];
+  readonly text: string;
+  readonly tokens: Tokens;
+  readonly messages: readonly Message[];
   readonly spans: readonly { readonly message: number; readonly start: number; readonly end: number }[];
 }
 /** `generationPrompt` defaults to true. `continueLast`: the last message is an answer begun, its text is left open. */
-export interface EncodeOptions { readonly thinking?: boolean; readonly generationPrompt?: boolean; readonly continueLast?: boolean }
+export interface EncodeOptions {
+  readonly thinking?: boolean;
+  readonly generationPrompt?: boolean;
+  readonly continueLast?: boolean;
+}
 export interface Model extends AsyncDisposable {
-  readonly id: string; readonly shape: ModelShape; readonly device: Device; readonly dtype: DType; readonly bytes: number; readonly disposed: boolean;
+  readonly id: string;
+  readonly shape: ModelShape;
+  readonly device: Device;
+  readonly dtype: DType;
+  readonly bytes: number;
+  readonly disposed: boolean;
   /** Messages go through the chat template. A string is one user message. (`tokens` and `encodeText` are for raw input.) */
   encode(prompt: string | readonly Message[], options?: EncodeOptions): Promise<Prompt>;
   /** The text as it is: no template, no special tokens added. */
@@ -50,9 +70,21 @@ export interface Model extends AsyncDisposable {
   /** An empty cache. Default: grows by doubling; with `grow: false` an append past `capacity` is CACHE_FULL. */
   cache(options?: { readonly capacity?: number; readonly grow?: boolean }): KvCache;
   /** Appends the tokens' keys and values to a new cache, or to `into`; `from` reuses its longest common prefix. `positions` default to what follows the cache's last. */
-  prefill(tokens: Tokens, options?: { readonly into?: KvCache; readonly from?: KvCache; readonly positions?: Uint32Array; readonly signal?: AbortSignal }): Promise<KvCache>;
+  prefill(
+    tokens: Tokens,
+    options?: {
+      readonly into?: KvCache;
+      readonly from?: KvCache;
+      readonly positions?: Uint32Array;
+      readonly signal?: AbortSignal;
+    },
+  ): Promise<KvCache>;
   /** Appends the tokens and returns their logits, [tokens.length, vocab] float32, row-major. */
-  logits(cache: KvCache, tokens: Tokens, options?: { readonly positions?: Uint32Array; readonly signal?: AbortSignal }): Promise<Float32Array>;
+  logits(
+    cache: KvCache,
+    tokens: Tokens,
+    options?: { readonly positions?: Uint32Array; readonly signal?: AbortSignal },
+  ): Promise<Float32Array>;
   /** Appends `next` (one token or more, usually the prompt's last) to the cache and continues from there. Several may run at once, each on its own cache. */
   generate(cache: KvCache, next: Tokens, options?: GenerateOptions): Generation;
   dispose(): Promise<void>;
@@ -60,7 +92,13 @@ export interface Model extends AsyncDisposable {
 
 // ── the cache: a value ────────────────────────────────────────────────────────────────────────────────────────────
 export interface KvCache extends Disposable {
-  readonly model: Model; readonly tokens: Tokens; readonly positions: Uint32Array; readonly length: number; readonly capacity: number; readonly bytes: number; readonly disposed: boolean;
+  readonly model: Model;
+  readonly tokens: Tokens;
+  readonly positions: Uint32Array;
+  readonly length: number;
+  readonly capacity: number;
+  readonly bytes: number;
+  readonly disposed: boolean;
   /** How many leading positions were reused when this cache was made with `from`. */
   readonly reused: number;
   fork(): KvCache;
@@ -72,7 +110,10 @@ export interface KvCache extends Disposable {
 }
 
 // ── the fuser ─────────────────────────────────────────────────────────────────────────────────────────────────────
-export interface Pair { readonly receiver: Model; readonly sharer: Model }
+export interface Pair {
+  readonly receiver: Model;
+  readonly sharer: Model;
+}
 export type AlignStrategy = "same" | "first" | "longest" | "bytes";
 /**
  * How a prompt is read by both models. Message rows pair one to one; template rows may differ in number, so each side has its own
@@ -88,11 +129,27 @@ export interface Alignment {
   /** Share of message tokens that map one to one. */
   readonly oneToOne: number;
 }
-export interface Span { readonly start: number; readonly end: number }
-export interface SpanPair { readonly receiver: Span; readonly sharer: Span }
+export interface Span {
+  readonly start: number;
+  readonly end: number;
+}
+export interface SpanPair {
+  readonly receiver: Span;
+  readonly sharer: Span;
+}
 /** Gate logits; open when > 0; null where the projector kind has none. `keyWeight`, `valueWeight`: mean weight over fused rows and heads, 0 to 1. */
-export interface GateReport { readonly layer: number; readonly key: boolean; readonly value: boolean; readonly keyWeight: number; readonly valueWeight: number }
-export interface FuseReport { readonly positions: number; readonly gates: readonly GateReport[]; readonly ms: number }
+export interface GateReport {
+  readonly layer: number;
+  readonly key: boolean;
+  readonly value: boolean;
+  readonly keyWeight: number;
+  readonly valueWeight: number;
+}
+export interface FuseReport {
+  readonly positions: number;
+  readonly gates: readonly GateReport[];
+  readonly ms: number;
+}
 export interface Fuser extends AsyncDisposable {
   readonly pair: Pair;
   readonly kind: "c2c" | "ablation" | "all-in-one";
@@ -105,43 +162,93 @@ export interface Fuser extends AsyncDisposable {
   dispose(): Promise<void>;
 }
 /** One sharer's share in a fusion. `spans` default to all rows but the last, equal on both sides. */
-export interface Contribution { readonly fuser: Fuser; readonly sharer: KvCache; readonly spans?: readonly SpanPair[] }
+export interface Contribution {
+  readonly fuser: Fuser;
+  readonly sharer: KvCache;
+  readonly spans?: readonly SpanPair[];
+}
 // ── the channel: the whole flow ───────────────────────────────────────────────────────────────────────────────────
 /** `align` defaults to what the fuser was trained with. */
-export interface Link { readonly sharer: Model; readonly fuser: Fuser; readonly align?: AlignStrategy; readonly span?: "prompt" | "prompt-and-response" }
+export interface Link {
+  readonly sharer: Model;
+  readonly fuser: Fuser;
+  readonly align?: AlignStrategy;
+  readonly span?: "prompt" | "prompt-and-response";
+}
 /** A run of the receiver's tokens and the links (indices) that are fused there. The last section is never fused; sections are prefilled and fused one after another. */
-export interface Section { readonly length: number; readonly links: readonly number[] }
+export interface Section {
+  readonly length: number;
+  readonly links: readonly number[];
+}
 /** A prompt in tokens, for those who do their own templates and alignment. Sections default to [all but one: every link], [one: none]. */
 export interface TokenPrompt {
-  readonly tokens: Tokens; readonly positions?: Uint32Array; readonly sections?: readonly Section[];
+  readonly tokens: Tokens;
+  readonly positions?: Uint32Array;
+  readonly sections?: readonly Section[];
   /** What each link's sharer reads, and which of its rows belong to which of the receiver's; default: the receiver's tokens, row for row. */
-  readonly sharers?: readonly { readonly tokens: Tokens; readonly positions?: Uint32Array; readonly rows?: readonly SpanPair[] }[];
+  readonly sharers?: readonly {
+    readonly tokens: Tokens;
+    readonly positions?: Uint32Array;
+    readonly rows?: readonly SpanPair[];
+  }[];
 }
 export type ChannelPrompt = string | readonly Message[] | TokenPrompt;
 export interface Channel extends Disposable {
   /** Empty for a channel by text. */
-  readonly receiver: Model; readonly links: readonly Link[];
+  readonly receiver: Model;
+  readonly links: readonly Link[];
   /** Everything before the first new token: the fused receiver cache, and the last section's logits [its length, vocab]. */
-  prefill(prompt: ChannelPrompt, options?: EncodeOptions & { readonly signal?: AbortSignal }): Promise<{ readonly cache: KvCache; readonly logits: Float32Array; readonly reports: readonly FuseReport[] }>;
+  prefill(
+    prompt: ChannelPrompt,
+    options?: EncodeOptions & { readonly signal?: AbortSignal },
+  ): Promise<{ readonly cache: KvCache; readonly logits: Float32Array; readonly reports: readonly FuseReport[] }>;
   generate(prompt: ChannelPrompt, options?: GenerateOptions & EncodeOptions): Generation;
   dispose(): void;
 }
 export type Sampling =
   | { readonly kind: "greedy" }
-  | { readonly kind: "sample"; readonly temperature: number; readonly topP?: number; readonly topK?: number; readonly minP?: number; readonly seed?: bigint };
+  | {
+      readonly kind: "sample";
+      readonly temperature: number;
+      readonly topP?: number;
+      readonly topK?: number;
+      readonly minP?: number;
+      readonly seed?: bigint;
+    };
 export interface GenerateOptions {
-  readonly sampling?: Sampling; readonly maxNewTokens?: number; readonly stop?: readonly string[];
+  readonly sampling?: Sampling;
+  readonly maxNewTokens?: number;
+  readonly stop?: readonly string[];
   /** End tokens; default: the model's generation_config. [] never stops. */
   readonly eos?: readonly number[];
   /** Token events carry their logits (before penalties). */
   readonly logits?: boolean;
-  readonly repetitionPenalty?: number; readonly presencePenalty?: number; readonly frequencyPenalty?: number;
+  readonly repetitionPenalty?: number;
+  readonly presencePenalty?: number;
+  readonly frequencyPenalty?: number;
   readonly signal?: AbortSignal;
 }
-export type StopReason = { readonly kind: "eos"; readonly token: TokenId } | { readonly kind: "length" } | { readonly kind: "stop"; readonly match: string };
-export interface Timings { readonly prefillMs: number; readonly sharerMs: number; readonly fuseMs: number; readonly firstTokenMs: number; readonly decodeMs: number; readonly promptTokens: number; readonly newTokens: number }
+export type StopReason =
+  | { readonly kind: "eos"; readonly token: TokenId }
+  | { readonly kind: "length" }
+  | { readonly kind: "stop"; readonly match: string };
+export interface Timings {
+  readonly prefillMs: number;
+  readonly sharerMs: number;
+  readonly fuseMs: number;
+  readonly firstTokenMs: number;
+  readonly decodeMs: number;
+  readonly promptTokens: number;
+  readonly newTokens: number;
+}
 export type GenerationEvent =
-  | { readonly type: "token"; readonly id: TokenId; readonly text: string; readonly index: number; readonly logits?: Float32Array }
+  | {
+      readonly type: "token";
+      readonly id: TokenId;
+      readonly text: string;
+      readonly index: number;
+      readonly logits?: Float32Array;
+    }
   | { readonly type: "done"; readonly text: string; readonly reason: StopReason; readonly timings: Timings };
 export interface Generation extends AsyncIterable<GenerationEvent>, AsyncDisposable {
   text(): Promise<string>;

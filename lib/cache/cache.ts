@@ -1,10 +1,10 @@
+import type { NativeCache } from "../../typings/native.js";
 import { C2CError } from "../errors.js";
 import { Life, unwatch, watch } from "../handles.js";
 import { modelState } from "../model/state.js";
 import { tag } from "../model/tokens.js";
 import { sync } from "../native.js";
 import { choice, integer, invalid } from "../options.js";
-import type { NativeCache } from "../../typings/native.js";
 import type { KvCache, Model, Tokens } from "../types.js";
 
 /** What sibling modules see of a cache. One writer at a time; readers and a writer exclude each other. */
@@ -97,7 +97,10 @@ class Cache implements KvCache {
   }
   get tokens(): Tokens {
     this.#state.life.check();
-    return tag(sync(() => this.#state.native.tokens()), modelState(this.#state.model).tokenizer.vocabulary);
+    return tag(
+      sync(() => this.#state.native.tokens()),
+      modelState(this.#state.model).tokenizer.vocabulary,
+    );
   }
   get positions(): Uint32Array {
     this.#state.life.check();
@@ -125,7 +128,10 @@ class Cache implements KvCache {
   fork(): KvCache {
     this.#state.free("fork");
     modelState(this.#state.model).life.check();
-    return makeCache(this.#state.model, sync(() => this.#state.native.fork()));
+    return makeCache(
+      this.#state.model,
+      sync(() => this.#state.native.fork()),
+    );
   }
 
   truncate(length: number): void {

@@ -1,8 +1,8 @@
-import { C2CError } from "../errors.js";
-import { invalid, integer } from "../options.js";
-import type { GenerateOptions, Model, Sampling } from "../types.js";
-import type { SamplerOptions } from "../../typings/native.js";
 import { randomBytes } from "node:crypto";
+import type { SamplerOptions } from "../../typings/native.js";
+import { C2CError } from "../errors.js";
+import { integer, invalid } from "../options.js";
+import type { GenerateOptions, Model, Sampling } from "../types.js";
 
 /** New tokens when nothing else is asked for. */
 export const defaultMaxNewTokens = 512;

@@ -1,8 +1,8 @@
+import type { NativeSampler } from "../../typings/native.js";
 import type { CacheState } from "../cache/cache.js";
 import { checkPositions, step } from "../model/forward.js";
 import { native, sync } from "../native.js";
 import type { KvCache } from "../types.js";
-import type { NativeSampler } from "../../typings/native.js";
 import type { Beginning, Choice, TokenSource } from "./generation.js";
 import { budget, type Decoding } from "./options.js";
 

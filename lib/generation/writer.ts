@@ -1,6 +1,6 @@
-import type { Tokenizer } from "../tokens/tokenizer.js";
-import { StopMatcher } from "../tokens/stop.js";
 import { tokenId } from "../model/tokens.js";
+import { StopMatcher } from "../tokens/stop.js";
+import type { Tokenizer } from "../tokens/tokenizer.js";
 import type { GenerationEvent } from "../types.js";
 
 type TokenEvent = Extract<GenerationEvent, { type: "token" }>;

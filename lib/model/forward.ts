@@ -1,9 +1,9 @@
-import { C2CError } from "../errors.js";
+import type { LogitsWanted, NativeCancel, NativeSampler } from "../../typings/native.js";
 import { type CacheState, cacheState } from "../cache/cache.js";
+import { C2CError } from "../errors.js";
 import { run } from "../native.js";
 import { invalid } from "../options.js";
 import type { KvCache, Model } from "../types.js";
-import type { LogitsWanted, NativeCancel, NativeSampler } from "../../typings/native.js";
 import { type ModelState, modelState } from "./state.js";
 
 /** The state of a cache that must belong to `model`: CACHE_FOREIGN, DISPOSED. */
@@ -12,7 +12,11 @@ export function ownCache(model: Model, cache: KvCache, option = "cache"): CacheS
   state.life.check();
   if (state.model !== model) {
     const details = { expected: model.id, actual: state.model.id };
-    throw new C2CError("CACHE_FOREIGN", details, `${option} belongs to another model (${state.model.id}), not to ${model.id}`);
+    throw new C2CError(
+      "CACHE_FOREIGN",
+      details,
+      `${option} belongs to another model (${state.model.id}), not to ${model.id}`,
+    );
   }
   return state;
 }

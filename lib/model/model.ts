@@ -91,7 +91,10 @@ class DecoderModel implements Model {
   cache(options: { readonly capacity?: number; readonly grow?: boolean } = {}): KvCache {
     this.#state.life.check();
     const capacity = integer("capacity", options.capacity ?? firstCapacity, 1);
-    return makeCache(this, sync(() => this.#state.native.cache(capacity, options.grow ?? true)));
+    return makeCache(
+      this,
+      sync(() => this.#state.native.cache(capacity, options.grow ?? true)),
+    );
   }
 
   async prefill(tokens: Tokens, options: PrefillOptions = {}): Promise<KvCache> {
@@ -180,7 +183,11 @@ class DecoderModel implements Model {
     ) {
       reused += 1;
     }
-    const cache = makeCache(this, sync(() => state.native.fork()), reused);
+    const cache = makeCache(
+      this,
+      sync(() => state.native.fork()),
+      reused,
+    );
     cache.truncate(reused);
     return cache;
   }
@@ -212,7 +219,10 @@ export async function loadModel(source: Source, options: LoadOptions = {}): Prom
   loadDType(options, "float32");
   signal?.throwIfAborted();
   const notify = onProgress && ((event: Parameters<typeof onProgress>[0]) => onProgress(event));
-  const folder = await resolveSource(source, "model", { ...(signal && { signal }), ...(notify && { onProgress: notify }) });
+  const folder = await resolveSource(source, "model", {
+    ...(signal && { signal }),
+    ...(notify && { onProgress: notify }),
+  });
   const config = await readModelConfig(folder);
   const dtype = loadDType(options, config.dtype);
   const [table, tokenizer] = await Promise.all([modelTable(folder), Tokenizer.load(folder, signal)]);
@@ -231,4 +241,3 @@ export async function loadModel(source: Source, options: LoadOptions = {}): Prom
   watch(model, life);
   return model;
 }
-

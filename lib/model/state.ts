@@ -1,8 +1,8 @@
+import type { NativeModel } from "../../typings/native.js";
 import type { Life } from "../handles.js";
 import { invalid } from "../options.js";
 import type { Tokenizer } from "../tokens/tokenizer.js";
 import type { EncodeOptions, Model, Prompt } from "../types.js";
-import type { NativeModel } from "../../typings/native.js";
 
 /** What sibling modules see of a model. */
 export interface ModelState {

@@ -1,0 +1,7 @@
+export { connectByText } from "./channel/by-text.js";
+export { connect } from "./channel/connect.js";
+export { C2CError, type ErrorCode, type ErrorDetails, isC2CError } from "./errors.js";
+export { fuse } from "./fuser/fuse.js";
+export { loadFuser } from "./fuser/fuser.js";
+export { loadModel } from "./model/model.js";
+export type * from "./types.js";
