@@ -16,7 +16,11 @@ export interface ChatAlignment {
   /** `oneToOne`: share of message tokens with exactly one counterpart, 0 to 1 (1 when there are none). */
   readonly sharers: readonly (PositionedTokens & { readonly oneToOne: number })[];
   /** In order; token ranges for each model, of equal length where `message`. */
-  readonly sections: readonly { readonly message: boolean; readonly receiver: Span; readonly sharers: readonly Span[] }[];
+  readonly sections: readonly {
+    readonly message: boolean;
+    readonly receiver: Span;
+    readonly sharers: readonly Span[];
+  }[];
 }
 
 /** Collects one model's tokens. */
@@ -54,8 +58,12 @@ export async function alignChat(
     sharers.map(({ tokenizer, strategy }) => (strategy === "same" ? own : tokenizer.prompt(messages, options))),
   );
   const shared = shareSections([own, ...prompts]);
-  const runs = shared.filter(({ message }) => message).map(({ ranges }) => own.ids.subarray(ranges[0]?.start, ranges[0]?.end));
-  const aligned = await Promise.all(sharers.map(({ tokenizer, strategy }) => alignRuns(receiver, tokenizer, runs, strategy)));
+  const runs = shared
+    .filter(({ message }) => message)
+    .map(({ ranges }) => own.ids.subarray(ranges[0]?.start, ranges[0]?.end));
+  const aligned = await Promise.all(
+    sharers.map(({ tokenizer, strategy }) => alignRuns(receiver, tokenizer, runs, strategy)),
+  );
 
   const receiverRows = new Rows();
   const sharerRows = sharers.map(() => new Rows());
@@ -73,7 +81,8 @@ export async function alignChat(
     return { message, receiver: ownSpan, sharers: spans };
   });
   const total = runs.reduce((sum, ids) => sum + ids.length, 0);
-  const share = (s: number) => (total === 0 ? 1 : (aligned[s] ?? []).reduce((sum, { oneToOne }) => sum + oneToOne, 0) / total);
+  const share = (s: number) =>
+    total === 0 ? 1 : (aligned[s] ?? []).reduce((sum, { oneToOne }) => sum + oneToOne, 0) / total;
   return {
     receiver: receiverRows.done(),
     sharers: sharerRows.map((rows, s) => ({ ...rows.done(), oneToOne: share(s) })),

@@ -3,7 +3,11 @@ import type { Tokenizer } from "../tokens/tokenizer.js";
 import type { AlignedTokens } from "./tokens.js";
 
 /** Each receiver token gets the token of the sharer's own reading of the run's text that shares most bytes with it. */
-export async function overlapTokens(receiver: Tokenizer, sharer: Tokenizer, runs: readonly Uint32Array[]): Promise<AlignedTokens[]> {
+export async function overlapTokens(
+  receiver: Tokenizer,
+  sharer: Tokenizer,
+  runs: readonly Uint32Array[],
+): Promise<AlignedTokens[]> {
   const readings = await sharer.encodeAll(runs.map((ids) => receiver.decode(ids)));
   return runs.map((ids, i) => overlap(receiver, sharer, ids, readings[i] ?? new Uint32Array()));
 }

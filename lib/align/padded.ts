@@ -31,7 +31,10 @@ export async function alignChatReference(
   messages: readonly Message[],
   options: ReferenceAlignOptions,
 ): Promise<ReferenceAlignment> {
-  const rendering = { generationPrompt: options.addGenerationPrompt ?? false, continueLast: options.removeLastSuffix ?? false };
+  const rendering = {
+    generationPrompt: options.addGenerationPrompt ?? false,
+    continueLast: options.removeLastSuffix ?? false,
+  };
   const [slm, llm] = await Promise.all([receiver.prompt(messages, rendering), sharer.prompt(messages, rendering)]);
   const sections = shareSections([slm, llm]).map(({ message, ranges }) => ({
     message,

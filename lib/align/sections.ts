@@ -16,7 +16,10 @@ export function shareSections(prompts: readonly TokenizedPrompt[]): SharedSectio
   const [first] = prompts;
   if (!first) return [];
   for (const prompt of prompts) {
-    if (prompt.spans.length !== first.spans.length || prompt.spans.some((span, i) => span.message !== first.spans[i]?.message)) {
+    if (
+      prompt.spans.length !== first.spans.length ||
+      prompt.spans.some((span, i) => span.message !== first.spans[i]?.message)
+    ) {
       const reason = "the models' chat templates do not show the same messages";
       throw new C2CError("OPTION_INVALID", { option: "messages", reason }, `messages: ${reason}`);
     }
@@ -26,7 +29,11 @@ export function shareSections(prompts: readonly TokenizedPrompt[]): SharedSectio
     if (ranges.some(({ start, end }) => end > start)) sections.push({ message, ranges });
   };
   const at = prompts.map(() => 0);
-  const upTo = (ends: readonly number[]) => put(false, ends.map((end, p) => ({ start: at[p] ?? 0, end })));
+  const upTo = (ends: readonly number[]) =>
+    put(
+      false,
+      ends.map((end, p) => ({ start: at[p] ?? 0, end })),
+    );
   for (const i of first.spans.keys()) {
     const ranges = prompts.map(({ spans }) => ({ start: spans[i]?.start ?? 0, end: spans[i]?.end ?? 0 }));
     upTo(ranges.map(({ start }) => start));

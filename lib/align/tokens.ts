@@ -19,7 +19,10 @@ export async function alignRuns(
 ): Promise<AlignedTokens[]> {
   switch (strategy) {
     case "same":
-      return runs.map((ids) => ({ ids, oneToOne: ids.reduce((sum, id) => sum + (sameBytes(receiver, sharer, id) ? 1 : 0), 0) }));
+      return runs.map((ids) => ({
+        ids,
+        oneToOne: ids.reduce((sum, id) => sum + (sameBytes(receiver, sharer, id) ? 1 : 0), 0),
+      }));
     case "bytes":
       return overlapTokens(receiver, sharer, runs);
     default: {
@@ -41,7 +44,12 @@ function sameBytes(receiver: Tokenizer, sharer: Tokenizer, id: number): boolean 
  *   Tokens that hold part of a character lose it; tokens with a special meaning map to the sharer's of that meaning.
  * - "bytes": the whole text is encoded; each token gets the sharer's token that shares most bytes with it (the earlier of equals).
  */
-export async function alignTokens(receiver: Tokenizer, sharer: Tokenizer, ids: Uint32Array, strategy: AlignStrategy): Promise<Uint32Array> {
+export async function alignTokens(
+  receiver: Tokenizer,
+  sharer: Tokenizer,
+  ids: Uint32Array,
+  strategy: AlignStrategy,
+): Promise<Uint32Array> {
   const [aligned] = await alignRuns(receiver, sharer, [ids], strategy);
   return aligned ? aligned.ids : new Uint32Array();
 }

@@ -15,15 +15,25 @@ const mark = (index: number) => `\uF8F0c2c${index}\uF8F1`;
  * Where each message's content lies in `text`, left to right (UTF-16 units); white space that the template trims is not part of it,
  * and an empty content has no span. `render` renders other contents with the same options. OPTION_INVALID when a content is not there.
  */
-export function findContents(text: string, messages: readonly Message[], render: (messages: readonly Message[]) => string): MessageSpan[] {
+export function findContents(
+  text: string,
+  messages: readonly Message[],
+  render: (messages: readonly Message[]) => string,
+): MessageSpan[] {
   return byMarks(text, messages, render) ?? bySearch(text, messages);
 }
 
 /** Renders with marks for contents: what lies between the marks is template. Null when the template looks into contents. */
-function byMarks(text: string, messages: readonly Message[], render: (messages: readonly Message[]) => string): MessageSpan[] | null {
+function byMarks(
+  text: string,
+  messages: readonly Message[],
+  render: (messages: readonly Message[]) => string,
+): MessageSpan[] | null {
   let rest: string;
   try {
-    rest = render(messages.map((message, i) => (message.content.trim() === "" ? message : { ...message, content: mark(i) })));
+    rest = render(
+      messages.map((message, i) => (message.content.trim() === "" ? message : { ...message, content: mark(i) })),
+    );
   } catch {
     return null;
   }
@@ -87,7 +97,8 @@ export function bytePlaces(text: string, bytes: Uint8Array, places: readonly num
   const size = (start: string) => utf8.encode(start).length;
   if (equal(plain, bytes)) return places.map((place) => size(text.slice(0, place)));
   for (const form of forms) {
-    if (equal(utf8.encode(text.normalize(form)), bytes)) return places.map((place) => size(text.slice(0, place).normalize(form)));
+    if (equal(utf8.encode(text.normalize(form)), bytes))
+      return places.map((place) => size(text.slice(0, place).normalize(form)));
   }
   const map = resync(plain, bytes);
   return places.map((place) => map[size(text.slice(0, place))] ?? bytes.length);
@@ -114,7 +125,8 @@ export function resync(a: Uint8Array, b: Uint8Array): Uint32Array {
   };
   const skip = (i: number, j: number): [number, number] => {
     for (let sum = 1; sum <= 2 * reach; sum++) {
-      for (let da = 0; da <= sum; da++) if (i + da <= a.length && j + sum - da <= b.length && agrees(i + da, j + sum - da)) return [da, sum - da];
+      for (let da = 0; da <= sum; da++)
+        if (i + da <= a.length && j + sum - da <= b.length && agrees(i + da, j + sum - da)) return [da, sum - da];
     }
     return [1, 1];
   };

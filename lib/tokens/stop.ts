@@ -12,7 +12,11 @@ export class StopMatcher {
   /** An empty stop string is OPTION_INVALID. */
   constructor(stops: readonly string[]) {
     if (stops.includes("")) {
-      throw new C2CError("OPTION_INVALID", { option: "stop", reason: "a stop string is empty" }, "stop: a stop string is empty");
+      throw new C2CError(
+        "OPTION_INVALID",
+        { option: "stop", reason: "a stop string is empty" },
+        "stop: a stop string is empty",
+      );
     }
     this.#stops = stops;
   }

@@ -28,7 +28,12 @@ function choose(value: unknown): string | null {
   const named = new Map<string, string>();
   for (const [key, entry] of Object.entries(value)) {
     if (typeof entry === "string") named.set(key, entry);
-    else if (typeof entry === "object" && entry !== null && typeof entry.name === "string" && typeof entry.template === "string") {
+    else if (
+      typeof entry === "object" &&
+      entry !== null &&
+      typeof entry.name === "string" &&
+      typeof entry.template === "string"
+    ) {
       named.set(entry.name, entry.template);
     }
   }
@@ -63,11 +68,19 @@ export class ChatTemplate {
   /** The conversation as the model reads it. UNSUPPORTED without a template, OPTION_INVALID when the template refuses the messages. */
   render(messages: readonly Message[], options: RenderOptions = {}): string {
     if (!this.#template) {
-      throw new C2CError("UNSUPPORTED", { what: "messages for a model without a chat template", supported: ["encodeText", "tokens"] });
+      throw new C2CError("UNSUPPORTED", {
+        what: "messages for a model without a chat template",
+        supported: ["encodeText", "tokens"],
+      });
     }
     const last = options.continueLast === true ? messages.at(-1) : undefined;
     const shown = last ? messages.slice(0, -1) : messages;
-    const text = this.#run(this.#template, shown, last !== undefined || (options.generationPrompt ?? true), options.thinking ?? false);
+    const text = this.#run(
+      this.#template,
+      shown,
+      last !== undefined || (options.generationPrompt ?? true),
+      options.thinking ?? false,
+    );
     return last ? text + last.content : text;
   }
 

@@ -26,7 +26,8 @@ const dropped = new FinalizationRegistry<number>(dropRemote);
 
 function content(value: unknown): string | null {
   if (typeof value === "string") return value;
-  if (typeof value === "object" && value !== null && "content" in value && typeof value.content === "string") return value.content;
+  if (typeof value === "object" && value !== null && "content" in value && typeof value.content === "string")
+    return value.content;
   return null;
 }
 
@@ -45,7 +46,12 @@ export class Tokenizer {
   #added: Map<string, number> | null = null;
   #ids: Map<string, number> | null = null;
 
-  private constructor(remote: RemoteTokenizer, table: VocabularyTable, config: Readonly<Record<string, unknown>>, template: string | null) {
+  private constructor(
+    remote: RemoteTokenizer,
+    table: VocabularyTable,
+    config: Readonly<Record<string, unknown>>,
+    template: string | null,
+  ) {
     this.#remote = remote;
     this.#table = table;
     this.vocabulary = table.fingerprint;
@@ -142,7 +148,11 @@ export class Tokenizer {
     const ids = await this.encode(text);
     const found = findContents(text, messages, (other) => this.render(other, options));
     const { bytes, ends } = this.spell(ids);
-    const places = bytePlaces(text, bytes, found.flatMap(({ start, end }) => [start, end]));
+    const places = bytePlaces(
+      text,
+      bytes,
+      found.flatMap(({ start, end }) => [start, end]),
+    );
     const spans = found.map(({ message }, i) => ({ message, start: places[2 * i] ?? 0, end: places[2 * i + 1] ?? 0 }));
     return { text, ids, spans: tokenSpans(spans, ends) };
   }

@@ -60,7 +60,11 @@ export function checkTokenizerFile(json: Json, file: string): TokenizerFile {
   if (!isObject(model)) throw invalid(file, "no model");
   const type = typeof model["type"] === "string" ? model["type"] : "unnamed";
   if (!models.includes(type)) {
-    throw new C2CError("UNSUPPORTED", { what: `tokenizer model ${type}`, supported: models }, `${file}: tokenizer model ${type} is not supported`);
+    throw new C2CError(
+      "UNSUPPORTED",
+      { what: `tokenizer model ${type}`, supported: models },
+      `${file}: tokenizer model ${type} is not supported`,
+    );
   }
   const added = json["added_tokens"] ?? [];
   if (!Array.isArray(added)) throw invalid(file, "added_tokens is not a list");
@@ -119,7 +123,11 @@ function byteLevel(): (name: string) => Uint8Array {
 
 function flatten(decoder: unknown, path: string): Json[] {
   if (!isObject(decoder) || typeof decoder["type"] !== "string") {
-    throw new C2CError("UNSUPPORTED", { what: "a tokenizer without a decoder", supported: decoders }, `${path}: no decoder`);
+    throw new C2CError(
+      "UNSUPPORTED",
+      { what: "a tokenizer without a decoder", supported: decoders },
+      `${path}: no decoder`,
+    );
   }
   if (decoder["type"] !== "Sequence") return [decoder];
   const list = decoder["decoders"];
@@ -127,11 +135,21 @@ function flatten(decoder: unknown, path: string): Json[] {
   return list.flatMap((step) => flatten(step, path));
 }
 
+interface NameReader {
+  toBytes(name: string): Uint8Array;
+  /** Added tokens are plain text for a byte-level vocabulary; other decoders treat them like any token. */
+  addedToBytes(name: string): Uint8Array;
+  readonly stripsStart: boolean;
+}
+
 /** How names become bytes, read from the decoder. UNSUPPORTED names a decoder that is not there. */
-function reader(decoder: unknown, path: string): { toBytes: (name: string) => Uint8Array; stripsStart: boolean } {
+function reader(decoder: unknown, path: string): NameReader {
   const steps = flatten(decoder, path);
-  const unsupported = (what: string) => new C2CError("UNSUPPORTED", { what, supported: decoders }, `${path}: ${what} is not supported`);
-  if (steps.some((step) => step["type"] === "ByteLevel")) return { toBytes: byteLevel(), stripsStart: false };
+  const unsupported = (what: string) =>
+    new C2CError("UNSUPPORTED", { what, supported: decoders }, `${path}: ${what} is not supported`);
+  if (steps.some((step) => step["type"] === "ByteLevel")) {
+    return { toBytes: byteLevel(), addedToBytes: (name) => utf8.encode(name), stripsStart: false };
+  }
   const edits: ((name: string) => string)[] = [];
   let fallback = false;
   let fused = false;
@@ -141,7 +159,8 @@ function reader(decoder: unknown, path: string): { toBytes: (name: string) => Ui
       case "Replace": {
         const pattern = isObject(step["pattern"]) ? step["pattern"]["String"] : undefined;
         const content = step["content"];
-        if (typeof pattern !== "string" || typeof content !== "string") throw unsupported("a Replace decoder with a regular expression");
+        if (typeof pattern !== "string" || typeof content !== "string")
+          throw unsupported("a Replace decoder with a regular expression");
         edits.push((name) => name.replaceAll(pattern, content));
         break;
       }
@@ -171,12 +190,12 @@ function reader(decoder: unknown, path: string): { toBytes: (name: string) => Ui
     if (fallback && /^<0x[0-9A-Fa-f]{2}>$/.test(name)) return Uint8Array.of(Number.parseInt(name.slice(3, 5), 16));
     return utf8.encode(edits.reduce((text, edit) => edit(text), name));
   };
-  return { toBytes, stripsStart };
+  return { toBytes, addedToBytes: toBytes, stripsStart };
 }
 
 /** Every token's bytes, name and flags. `path` is named in errors (FILE_INVALID, UNSUPPORTED). */
 export function buildVocabulary(file: TokenizerFile, path: string): VocabularyTable {
-  const { toBytes, stripsStart } = reader(file.decoder, path);
+  const { toBytes, addedToBytes, stripsStart } = reader(file.decoder, path);
   const names: string[] = [];
   const put = (name: string, id: number) => {
     if (!Number.isInteger(id) || id < 0 || id >= largestId) throw invalid(path, `token id ${id} is out of range`);
@@ -191,7 +210,7 @@ export function buildVocabulary(file: TokenizerFile, path: string): VocabularyTa
   const size = names.length;
   const pieces = Array.from({ length: size }, (_, id) => {
     const name = names[id] ?? "";
-    return added.has(id) ? utf8.encode(name) : toBytes(name);
+    return added.has(id) ? addedToBytes(name) : toBytes(name);
   });
   const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
   const offsets = new Uint32Array(size + 1);
@@ -209,6 +228,10 @@ export function buildVocabulary(file: TokenizerFile, path: string): VocabularyTa
     if (special !== undefined) flags[id] = special ? 3 : 2;
   }
   const joined = Array.from(names, (name) => name ?? "").join("");
-  const fingerprint = createHash("sha256").update(joined).update(new Uint8Array(nameEnds.buffer)).update(flags).digest("hex");
+  const fingerprint = createHash("sha256")
+    .update(joined)
+    .update(new Uint8Array(nameEnds.buffer))
+    .update(flags)
+    .digest("hex");
   return { fingerprint, size, bytes, offsets, flags, names: joined, nameEnds, stripsStart };
 }

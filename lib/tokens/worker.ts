@@ -8,7 +8,13 @@ import { buildVocabulary, checkTokenizerFile, parseObject, type VocabularyTable 
 /** What the worker is asked. `key` names a loaded tokenizer; `folder` lets the worker load it again if it is not there. */
 export type Request =
   | { readonly kind: "load"; readonly id: number; readonly key: number; readonly folder: string }
-  | { readonly kind: "encode"; readonly id: number; readonly key: number; readonly folder: string; readonly texts: readonly string[] }
+  | {
+      readonly kind: "encode";
+      readonly id: number;
+      readonly key: number;
+      readonly folder: string;
+      readonly texts: readonly string[];
+    }
   | { readonly kind: "drop"; readonly key: number };
 
 /** An error that survives the way between threads. */
@@ -20,7 +26,12 @@ export interface PlainError {
 
 /** What the worker answers. `ids` holds all texts' ids, one after another; `ends[i]` is where those of text i end. */
 export type Reply =
-  | { readonly kind: "loaded"; readonly id: number; readonly table: VocabularyTable; readonly config: Readonly<Record<string, unknown>> }
+  | {
+      readonly kind: "loaded";
+      readonly id: number;
+      readonly table: VocabularyTable;
+      readonly config: Readonly<Record<string, unknown>>;
+    }
   | { readonly kind: "encoded"; readonly id: number; readonly ids: Uint32Array; readonly ends: Uint32Array }
   | { readonly kind: "failed"; readonly id: number; readonly error: PlainError };
 
@@ -48,7 +59,8 @@ function create(json: Record<string, unknown>, config: Record<string, unknown>, 
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     const unknown = /^Unknown (.+)$/.exec(reason)?.[1];
-    if (unknown !== undefined) throw new C2CError("UNSUPPORTED", { what: `tokenizer part ${unknown}`, supported: [] }, `${path}: ${reason}`);
+    if (unknown !== undefined)
+      throw new C2CError("UNSUPPORTED", { what: `tokenizer part ${unknown}`, supported: [] }, `${path}: ${reason}`);
     throw new C2CError("FILE_INVALID", { file: path, reason }, `${path}: ${reason}`);
   }
 }
@@ -77,7 +89,8 @@ function encode(tokenizer: Tokenizer, texts: readonly string[]): { ids: Uint32Ar
   const ends = new Uint32Array(texts.length);
   for (const [i, text] of texts.entries()) {
     // A character that the vocabulary has no token for (and no unknown token) is left out.
-    const ids: readonly (number | undefined)[] = text === "" ? [] : tokenizer.encode(text, { add_special_tokens: false }).ids;
+    const ids: readonly (number | undefined)[] =
+      text === "" ? [] : tokenizer.encode(text, { add_special_tokens: false }).ids;
     for (const id of ids) if (id !== undefined) all.push(id);
     ends[i] = all.length;
   }
