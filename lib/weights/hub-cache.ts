@@ -107,7 +107,7 @@ export class HubCache {
 }
 
 function isConfig(path: string): boolean {
-  return /(^|\/)[^/]*config\.json$/.test(path);
+  return /(^|\/)([^/]*config|fuser)\.json$/.test(path);
 }
 
 async function hasModel(folder: string): Promise<boolean> {
