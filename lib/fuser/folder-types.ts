@@ -1,0 +1,21 @@
+import type { HeadShape, ProjectorSpec, TensorTable } from "../../typings/native.js";
+import type { AlignStrategy } from "../types.js";
+
+/** A fuser as it lies in a folder: everything but its weights' bytes. */
+export interface FuserFolder {
+  readonly kind: "c2c" | "ablation" | "all-in-one";
+  /** In the order of receiver layers. */
+  readonly projectors: ProjectorSpec[];
+  readonly receiver: HeadShape;
+  readonly sharer: HeadShape;
+  readonly table: TensorTable;
+  /** The alignment the fuser was trained with. */
+  readonly align: AlignStrategy;
+  /** The training recipe as the folder holds it; null where there is none. */
+  readonly recipe: unknown;
+}
+
+/** Name of the weights that projector `index` has in a table. */
+export function projectorPrefix(index: number): string {
+  return `projector_${index}.`;
+}
