@@ -31,8 +31,10 @@ struct Control {
   // Results depend on the row alone: nothing is pooled over tokens or indexed by them.
   bool rowwise() const { return from_input == (granularity != "scalar"); }
   int64_t inputs(HeadShape receiver) const {
-    const int64_t count = features == "target_projected_both" ? 4 : features.starts_with("target_projected") ? 2
-                          : features == "both"                ? 2 : 1;
+    const int64_t count = features == "target_projected_both"        ? 4
+                          : features.starts_with("target_projected") ? 2
+                          : features == "both"                       ? 2
+                                                                     : 1;
     return count * (merged() ? receiver.width() : receiver.head_dim);
   }
   int64_t outputs(HeadShape receiver) const {
@@ -140,7 +142,8 @@ class AllInOne final : public Projector {
     at::Tensor logit = gate_.from_input ? gate_.spread(gate_generator_(gate_.input(target, made)))
                                         : gate_.spread_parameter(gate_logit_, tokens);
     // One gate for key and value: the key's draws serve both.
-    at::Tensor gate = noise ? soft_gate(logit, noise->key.unsqueeze(-1), temperature).to(full) : at::gt(logit, 0).to(full);
+    at::Tensor gate =
+        noise ? soft_gate(logit, noise->key.unsqueeze(-1), temperature).to(full) : at::gt(logit, 0).to(full);
     at::Tensor key, value;
     if (weight_.from_input) {
       at::Tensor h = weight_hidden_(weight_.input(target, made));
@@ -170,7 +173,8 @@ class AllInOne final : public Projector {
   // A closed gate leaves rows alone only where the receiver's share is not scaled or dropped.
   bool open() const { return !logit_ || *logit_ > 0 || keep_share_ || !add_self_; }
 
-  at::Tensor project_part(const at::Tensor& rows, const at::Tensor& target, const Mlp& mlp, const Linear& combiner) const {
+  at::Tensor project_part(const at::Tensor& rows, const at::Tensor& target, const Mlp& mlp,
+                          const Linear& combiner) const {
     at::Tensor made = mlp(rows.to(dtype_).flatten(1));
     if (combiner.weight.defined()) made = combiner(at::cat({made, target.flatten(1)}, -1));
     return made.reshape(target.sizes());

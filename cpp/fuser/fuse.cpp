@@ -63,7 +63,8 @@ std::vector<std::vector<FuseSpan>> group(const std::vector<FuseSpan>& spans, boo
   return groups;
 }
 
-at::Tensor gather(const at::Tensor& rows, const std::vector<FuseSpan>& spans, int64_t FuseSpan::*start, int64_t offset) {
+at::Tensor gather(const at::Tensor& rows, const std::vector<FuseSpan>& spans, int64_t FuseSpan::*start,
+                  int64_t offset) {
   std::vector<at::Tensor> parts;
   for (const FuseSpan& span : spans)
     parts.push_back(rows.narrow(0, span.*start - offset, span.receiver_end - span.receiver_start));
@@ -99,7 +100,8 @@ LayerReport fuse_layer(const KvCache& receiver, const Contribution& contribution
   if (found == draft.layers.end()) {
     // Differences are summed in full precision and rounded once.
     const auto dtype = sum ? wide(clean.key.scalar_type()) : clean.key.scalar_type();
-    found = draft.layers.emplace(target, Rows{clean.key.to(dtype, false, true), clean.value.to(dtype, false, true)}).first;
+    found =
+        draft.layers.emplace(target, Rows{clean.key.to(dtype, false, true), clean.value.to(dtype, false, true)}).first;
   }
   Rows& out = found->second;
   const Rows& seen = sum ? clean : out;

@@ -41,8 +41,9 @@ struct Noise {
 };
 
 struct Projected {
-  at::Tensor key, value;                // new receiver rows; undefined where that gate is closed
-  at::Tensor key_weight, value_weight;  // [tokens, heads] or broadcastable; undefined where closed, ones where there is none
+  at::Tensor key, value;  // new receiver rows; undefined where that gate is closed
+  at::Tensor key_weight,
+      value_weight;  // [tokens, heads] or broadcastable; undefined where closed, ones where there is none
 };
 
 class Projector {
@@ -110,9 +111,9 @@ struct FuseReport {
   std::vector<LayerReport> layers;
 };
 
-// Fuses sharers into the receiver's rows, in place; one report for each contribution. Sequential: each contribution sees
-// what the one before wrote. Parallel: all project from the untouched rows and their differences are added. A cancelled
-// or failed call leaves the receiver's rows as they were.
+// Fuses sharers into the receiver's rows, in place; one report for each contribution. Sequential: each contribution
+// sees what the one before wrote. Parallel: all project from the untouched rows and their differences are added. A
+// cancelled or failed call leaves the receiver's rows as they were.
 std::vector<FuseReport> fuse(KvCache& receiver, const std::vector<Contribution>& contributions, bool parallel,
                              const CancelFlag& cancel);
 

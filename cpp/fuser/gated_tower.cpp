@@ -68,8 +68,8 @@ class Tower {
     at::Tensor h = at::linear(sharer.to(dtype).reshape({tokens, -1}), in_sharer_, in_bias_);
     if (parts_.receiver) h = h + at::linear(receiver.to(dtype).reshape({tokens, -1}), in_receiver_);
     for (const Block& block : shared_) h = block(h);
-    at::Tensor weight = parts_.weight ? weight_of(h).to(full)
-                                      : at::ones({tokens, shape_.kv_heads}, h.options().dtype(full));
+    at::Tensor weight =
+        parts_.weight ? weight_of(h).to(full) : at::ones({tokens, shape_.kv_heads}, h.options().dtype(full));
     for (const Block& block : blocks_) h = block(h);
     at::Tensor rows = out_(h).reshape({tokens, shape_.kv_heads, shape_.head_dim}).to(full);
     if (!parts_.receiver) return {rows.to(receiver.scalar_type()), weight};
@@ -95,7 +95,10 @@ class Tower {
 class GatedTowers final : public Projector {
  public:
   GatedTowers(const ProjectorInit& init, Width width, Parts parts)
-      : sharer_(init.sharer), receiver_(init.receiver), key_(init, "key", width, parts), value_(init, "value", width, parts) {
+      : sharer_(init.sharer),
+        receiver_(init.receiver),
+        key_(init, "key", width, parts),
+        value_(init, "value", width, parts) {
     init.weights.ignore("gate_temperature");
   }
 
@@ -122,7 +125,8 @@ class GatedTowers final : public Projector {
 };
 
 Width read_width(const OptionReader& options) {
-  return {options.count("hidden_dim", 1024), options.count("intermediate_dim", 1024), options.count("num_layers", 3, 3)};
+  return {options.count("hidden_dim", 1024), options.count("intermediate_dim", 1024),
+          options.count("num_layers", 3, 3)};
 }
 
 }  // namespace

@@ -47,7 +47,8 @@ std::string OptionReader::text(const std::string& name, const std::string& fallb
 std::string OptionReader::choice(const std::string& name, const std::string& fallback,
                                  const std::vector<std::string>& allowed) const {
   std::string value = text(name, fallback);
-  if (std::find(allowed.begin(), allowed.end(), value) == allowed.end()) unsupported(name + " \"" + value + "\"", allowed);
+  if (std::find(allowed.begin(), allowed.end(), value) == allowed.end())
+    unsupported(name + " \"" + value + "\"", allowed);
   return value;
 }
 

@@ -23,7 +23,8 @@ class OptionReader {
   bool flag(const std::string& name, bool fallback) const;
   std::string text(const std::string& name, const std::string& fallback) const;
   // One of `allowed`.
-  std::string choice(const std::string& name, const std::string& fallback, const std::vector<std::string>& allowed) const;
+  std::string choice(const std::string& name, const std::string& fallback,
+                     const std::vector<std::string>& allowed) const;
 
  private:
   const Option* find(const std::string& name) const;

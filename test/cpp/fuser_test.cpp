@@ -62,7 +62,8 @@ Tensors read_tensors(const std::string& path) {
     std::vector<int64_t> shape;
     for (const Json& size : entry.at("shape").items) shape.push_back(static_cast<int64_t>(size.number));
     const auto start = static_cast<size_t>(entry.at("data_offsets").items[0].number);
-    tensors[name] = at::from_blob(bytes.data() + 8 + length + start, shape, at::TensorOptions().dtype(at::kFloat)).clone();
+    tensors[name] =
+        at::from_blob(bytes.data() + 8 + length + start, shape, at::TensorOptions().dtype(at::kFloat)).clone();
   }
   return tensors;
 }
@@ -115,7 +116,9 @@ void recorded_case(const Json& test, const Tensors& all) {
 Tensors tower_weights(HeadShape receiver, HeadShape sharer, double key_logit, double value_logit) {
   Tensors weights;
   for (const std::string part : {"key", "value"}) {
-    auto add = [&](const std::string& name, std::vector<int64_t> shape) { weights[part + name] = at::randn(shape) * 0.3; };
+    auto add = [&](const std::string& name, std::vector<int64_t> shape) {
+      weights[part + name] = at::randn(shape) * 0.3;
+    };
     auto block = [&](const std::string& name) {
       add(name + ".blocks.0.norm.weight", {8});
       add(name + ".blocks.0.w1.weight", {8, 8});
@@ -147,7 +150,8 @@ std::shared_ptr<Fuser> small_fuser(double key_logit, double value_logit, at::Sca
   return fuser;
 }
 
-std::shared_ptr<KvCache> random_cache(HeadShape heads, int64_t layers, int64_t length, at::ScalarType dtype = at::kFloat) {
+std::shared_ptr<KvCache> random_cache(HeadShape heads, int64_t layers, int64_t length,
+                                      at::ScalarType dtype = at::kFloat) {
   auto cache = std::make_shared<KvCache>(CacheLayout{layers, heads.kv_heads, heads.head_dim, 64, dtype}, length, true);
   const std::vector<uint32_t> ids(static_cast<size_t>(length), 1);
   cache->reserve(length);
@@ -183,7 +187,8 @@ void fuse_cases() {
           const Rows from{one->rows(1, 0, s.sharer_start, s.sharer_end), one->rows(1, 1, s.sharer_start, s.sharer_end)};
           const Rows next{two->rows(1, 0, s.sharer_start, s.sharer_end), two->rows(1, 1, s.sharer_start, s.sharer_end)};
           const Projected a = first->layers[i].projector->project(from, clean, nullptr, 1);
-          const Projected b = second->layers[i].projector->project(next, parallel ? clean : Rows{a.key, a.value}, nullptr, 1);
+          const Projected b =
+              second->layers[i].projector->project(next, parallel ? clean : Rows{a.key, a.value}, nullptr, 1);
           const at::Tensor key = parallel ? a.key + b.key - clean.key : b.key;
           const Rows got = copy_rows(*cache, layer, s.receiver_start, s.receiver_end);
           ok = ok && same(got.key, key) && same(got.value, a.value) && !same(got.key, clean.key);
@@ -206,7 +211,8 @@ void fuse_cases() {
     } catch (const Cancelled&) {
       cancelled = true;
     }
-    return ok && cancelled && at::equal(cache->rows(2, 0, 0, 8), before.key) && at::equal(cache->rows(2, 1, 0, 8), before.value);
+    return ok && cancelled && at::equal(cache->rows(2, 0, 0, 8), before.key) &&
+           at::equal(cache->rows(2, 1, 0, 8), before.value);
   });
   run("bfloat16 rounds once", [&] {
     auto cache = random_cache(kReceiver, 3, 8, at::kBFloat16);
@@ -220,9 +226,12 @@ void fuse_cases() {
   });
   run("wrong spans, shapes and layers", [&] {
     auto cache = random_cache(kReceiver, 3, 8);
-    auto with = [&](std::vector<FuseSpan> bad) { return [&, bad] { fuse(*cache, {{first, one, bad}}, false, nullptr); }; };
+    auto with = [&](std::vector<FuseSpan> bad) {
+      return [&, bad] { fuse(*cache, {{first, one, bad}}, false, nullptr); };
+    };
     bool ok = throws("OPTION_INVALID", with({{1, 4, 2, 6}})) && throws("OPTION_INVALID", with({{7, 9, 0, 2}}));
-    ok = ok && throws("OPTION_INVALID", with({{0, 2, 8, 10}})) && throws("OPTION_INVALID", with({{0, 3, 0, 3}, {2, 4, 4, 6}}));
+    ok = ok && throws("OPTION_INVALID", with({{0, 2, 8, 10}})) &&
+         throws("OPTION_INVALID", with({{0, 3, 0, 3}, {2, 4, 4, 6}}));
     auto narrow = random_cache(kReceiver, 2, 8);
     ok = ok && throws("SHAPE_MISMATCH", [&] { fuse(*narrow, {{first, one, spans}}, false, nullptr); });
     return ok && throws("SHAPE_MISMATCH", [&] { fuse(*cache, {{first, cache, spans}}, false, nullptr); });
@@ -247,9 +256,8 @@ void weight_errors() {
     weights["key_in.bias"] = at::zeros({9});
     return throws("SHAPE_MISMATCH", [&] { make(weights); });
   });
-  run("unknown kind", [&] {
-    return throws("UNSUPPORTED", [&] { make_projector("Other", {}, kReceiver, kSharer, {}, at::kFloat); });
-  });
+  run("unknown kind",
+      [&] { return throws("UNSUPPORTED", [&] { make_projector("Other", {}, kReceiver, kSharer, {}, at::kFloat); }); });
 }
 
 }  // namespace
