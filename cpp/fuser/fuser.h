@@ -42,8 +42,8 @@ struct Noise {
 
 struct Projected {
   at::Tensor key, value;  // new receiver rows; undefined where that gate is closed
-  at::Tensor key_weight,
-      value_weight;  // [tokens, heads] or broadcastable; undefined where closed, ones where there is none
+  // [tokens, heads] or broadcastable; undefined where closed, ones where there is none.
+  at::Tensor key_weight, value_weight;
 };
 
 class Projector {
