@@ -45,7 +45,14 @@ test("a file is read back as it was written", async () => {
   await writeSafetensors(path, tensors, { format: "pt" });
   const { tensors: read, metadata } = await readSafetensors(path);
   assert.equal(metadata, { format: "pt" });
-  assert.equal(read.map(({ name, shape }) => [name, shape]), [["b", [2, 3]], ["7", []], ["empty", [0, 4]]]);
+  assert.equal(
+    read.map(({ name, shape }) => [name, shape]),
+    [
+      ["b", [2, 3]],
+      ["7", []],
+      ["empty", [0, 4]],
+    ],
+  );
   assert.is(read[0].begin % 8, 0);
   assert.equal((await readTensor(await modelTable(folder), "b")).data, data);
   assert.equal(await readdir(folder), ["model.safetensors"]);
@@ -74,7 +81,11 @@ const lies = {
 for (const [reason, write] of Object.entries(lies)) {
   test(`FILE_INVALID: ${reason}`, async () => {
     await write();
-    const pattern = reason.startsWith("too short") ? /too few/ : reason.startsWith("a header") ? /header ends/ : new RegExp(reason);
+    const pattern = reason.startsWith("too short")
+      ? /too few/
+      : reason.startsWith("a header")
+        ? /header ends/
+        : new RegExp(reason);
     await fails(readSafetensors(join(folder, "model.safetensors")), "FILE_INVALID", pattern);
   });
 }
@@ -99,7 +110,10 @@ test("a failed write leaves nothing behind", async () => {
     thrown = error;
   });
   assert.instance(thrown, RangeError);
-  await fails(writeSafetensors(path, [{ name: "a", dtype: "F32", shape: [1], data: new Uint8Array(3) }]), "FILE_INVALID");
+  await fails(
+    writeSafetensors(path, [{ name: "a", dtype: "F32", shape: [1], data: new Uint8Array(3) }]),
+    "FILE_INVALID",
+  );
   assert.equal(await readdir(folder), []);
 });
 
@@ -115,7 +129,13 @@ async function shards(map, files = { one: ["a"], two: ["b"] }) {
 test("shards are one table", async () => {
   const table = await shards({ a: "one.safetensors", b: "two.safetensors" });
   assert.equal(table.files, [join(folder, "one.safetensors"), join(folder, "two.safetensors")]);
-  assert.equal(table.tensors.map(({ name, file }) => [name, file]), [["a", 0], ["b", 1]]);
+  assert.equal(
+    table.tensors.map(({ name, file }) => [name, file]),
+    [
+      ["a", 0],
+      ["b", 1],
+    ],
+  );
 });
 
 test("an index that lies is FILE_INVALID", async () => {

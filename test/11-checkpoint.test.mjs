@@ -27,7 +27,12 @@ async function fails(promise, code, pattern = /./) {
 async function contents(path) {
   const bytes = await readFile(path);
   const entries = await readCheckpoint(path);
-  return entries.map(({ name, dtype, shape, begin, end }) => ({ name, dtype, shape, data: new Uint8Array(bytes.subarray(begin, end)) }));
+  return entries.map(({ name, dtype, shape, begin, end }) => ({
+    name,
+    dtype,
+    shape,
+    data: new Uint8Array(bytes.subarray(begin, end)),
+  }));
 }
 
 for (const fuser of ["qwen2", "qwen2_bf16", "llama", "gemma3"]) {
@@ -49,14 +54,18 @@ test("numbers are where they should be", async () => {
   assert.ok(value > 0 && value <= 1, String(value));
 });
 
-const storage = (type, key = "0", size = 4) => `(X\x07\0\0\0storagectorch\n${type}\nX\x01\0\0\0${key}X\x03\0\0\0cpuK${String.fromCharCode(size)}tQ`;
+const storage = (type, key = "0", size = 4) =>
+  `(X\x07\0\0\0storagectorch\n${type}\nX\x01\0\0\0${key}X\x03\0\0\0cpuK${String.fromCharCode(size)}tQ`;
 const tensor = (shape, strides, type = "FloatStorage", offset = "\0") =>
   `ctorch._utils\n_rebuild_tensor_v2\n(${storage(type)}K${offset}(${shape}t(${strides}t\x89ccollections\nOrderedDict\n)RtR`;
 const state = (value) => Buffer.from(`\x80\x02ccollections\nOrderedDict\n)R(X\x01\0\0\0a${value}u.`, "latin1");
 
 async function archive(pickle, options = { level: 0 }, data = Buffer.alloc(16)) {
   const path = join(folder, "odd.pt");
-  await writeFile(path, zipSync({ "x/data.pkl": [pickle, { level: 9 }], "x/data/0": [data, options], "x/version": Buffer.from("3\n") }));
+  await writeFile(
+    path,
+    zipSync({ "x/data.pkl": [pickle, { level: 9 }], "x/data/0": [data, options], "x/version": Buffer.from("3\n") }),
+  );
   return path;
 }
 
@@ -68,17 +77,37 @@ test("a compressed pickle is read, compressed tensors are not", async () => {
 });
 
 test("foreign globals are refused by name", async () => {
-  await fails(readCheckpoint(await archive(state("cposix\nsystem\n(X\x02\0\0\0idtR"))), "FILE_INVALID", /posix\.system/);
+  await fails(
+    readCheckpoint(await archive(state("cposix\nsystem\n(X\x02\0\0\0idtR"))),
+    "FILE_INVALID",
+    /posix\.system/,
+  );
   const stacked = Buffer.from("\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "latin1");
   await fails(readCheckpoint(await archive(stacked)), "FILE_INVALID", /builtins\.eval/);
-  await fails(readCheckpoint(await archive(state(tensor("K\x02", "K\x01", "LongStorage")))), "FILE_INVALID", /torch\.LongStorage/);
+  await fails(
+    readCheckpoint(await archive(state(tensor("K\x02", "K\x01", "LongStorage")))),
+    "FILE_INVALID",
+    /torch\.LongStorage/,
+  );
 });
 
 test("lies are FILE_INVALID", async () => {
-  await fails(readCheckpoint(await archive(state(tensor("K\x02K\x02", "K\x01K\x02")))), "FILE_INVALID", /not contiguous/);
+  await fails(
+    readCheckpoint(await archive(state(tensor("K\x02K\x02", "K\x01K\x02")))),
+    "FILE_INVALID",
+    /not contiguous/,
+  );
   await fails(readCheckpoint(await archive(state(tensor("K\x05", "K\x01")))), "FILE_INVALID", /past its storage/);
-  await fails(readCheckpoint(await archive(state(tensor("K\x04", "K\x01", "FloatStorage", "\x01")))), "FILE_INVALID", /past its storage/);
-  await fails(readCheckpoint(await archive(state(tensor("K\x04", "K\x01", "DoubleStorage")))), "FILE_INVALID", /32 expected/);
+  await fails(
+    readCheckpoint(await archive(state(tensor("K\x04", "K\x01", "FloatStorage", "\x01")))),
+    "FILE_INVALID",
+    /past its storage/,
+  );
+  await fails(
+    readCheckpoint(await archive(state(tensor("K\x04", "K\x01", "DoubleStorage")))),
+    "FILE_INVALID",
+    /32 expected/,
+  );
   await fails(readCheckpoint(await archive(state("K\x01"))), "FILE_INVALID", /a is no tensor/);
   await fails(readCheckpoint(await archive(Buffer.from("\x80\x02K\x01.", "latin1"))), "FILE_INVALID", /state_dict/);
   await fails(readCheckpoint(await archive(Buffer.from("\x80\x02(K\x01", "latin1"))), "FILE_INVALID", /cut short/);

@@ -41,13 +41,22 @@ async function whole(fuser) {
 test("the reference's layout", async () => {
   const fuser = await readFuserFolder(join(FUSERS, "llama"));
   assert.equal([fuser.kind, fuser.align, fuser.table.files.length], ["c2c", "first", 4]);
-  assert.equal([fuser.receiver, fuser.sharer], [{ kvHeads: 2, headDim: 32 }, { kvHeads: 4, headDim: 8 }]);
-  assert.equal(fuser.projectors.map(({ receiverLayer, sharerLayer, prefix }) => [receiverLayer, sharerLayer, prefix]), [
-    [0, 0, "projector_0."],
-    [1, 1, "projector_1."],
-    [2, 1, "projector_2."],
-    [3, 2, "projector_3."],
-  ]);
+  assert.equal(
+    [fuser.receiver, fuser.sharer],
+    [
+      { kvHeads: 2, headDim: 32 },
+      { kvHeads: 4, headDim: 8 },
+    ],
+  );
+  assert.equal(
+    fuser.projectors.map(({ receiverLayer, sharerLayer, prefix }) => [receiverLayer, sharerLayer, prefix]),
+    [
+      [0, 0, "projector_0."],
+      [1, 1, "projector_1."],
+      [2, 1, "projector_2."],
+      [3, 2, "projector_3."],
+    ],
+  );
   assert.equal([fuser.projectors[0].options.num_layers, fuser.projectors[0].options.zero_init], [4, false]);
   assert.is((await readFuserFolder(join(FUSERS, "qwen2"))).align, "same");
   assert.equal(await whole(await readFuserFolder(join(FUSERS, "llama/final"))), await whole(fuser));
@@ -55,7 +64,13 @@ test("the reference's layout", async () => {
 
 test("the embedded pair's fuser", async () => {
   const { projectors } = await readFuserFolder(PAIR);
-  assert.equal(projectors.map(({ receiverLayer, sharerLayer }) => [receiverLayer, sharerLayer]), [[2, 3], [3, 4]]);
+  assert.equal(
+    projectors.map(({ receiverLayer, sharerLayer }) => [receiverLayer, sharerLayer]),
+    [
+      [2, 3],
+      [3, 4],
+    ],
+  );
 });
 
 for (const name of ["qwen2", "qwen2_bf16", "gemma3"]) {
@@ -104,23 +119,76 @@ async function edit(path, change) {
 }
 
 test("folders that lie", async () => {
-  await fails(spoiled((final) => rm(join(final, "projector_2.pt"))), "FILE_INVALID", /projector_2.pt is missing/);
-  await fails(spoiled((final) => cp(join(final, "projector_2.pt"), join(final, "projector_4.pt"))), "FILE_INVALID", /projector_4.pt is in no layer/);
-  await fails(spoiled((final) => rm(join(final, "projector_2.json"))), "FILE_INVALID", /projector_2.json is missing/);
-  await fails(spoiled((final) => rename(join(final, "projector_config.json"), join(final, "x.json"))), "IO_FAILED", /ENOENT/);
+  await fails(
+    spoiled((final) => rm(join(final, "projector_2.pt"))),
+    "FILE_INVALID",
+    /projector_2.pt is missing/,
+  );
+  await fails(
+    spoiled((final) => cp(join(final, "projector_2.pt"), join(final, "projector_4.pt"))),
+    "FILE_INVALID",
+    /projector_4.pt is in no layer/,
+  );
+  await fails(
+    spoiled((final) => rm(join(final, "projector_2.json"))),
+    "FILE_INVALID",
+    /projector_2.json is missing/,
+  );
+  await fails(
+    spoiled((final) => rename(join(final, "projector_config.json"), join(final, "x.json"))),
+    "IO_FAILED",
+    /ENOENT/,
+  );
   const json = (change) => spoiled((final) => edit(join(final, "projector_1.json"), change));
-  await fails(json((p) => ({ ...p, class: "ReplaceProjector" })), "UNSUPPORTED", /ReplaceProjector/);
-  await fails(json((p) => ({ ...p, class: "AblationProjector" })), "FILE_INVALID", /differ/);
-  await fails(json((p) => ({ ...p, init_args: { ...p.init_args, source_dim: 16 } })), "FILE_INVALID", /differ/);
-  await fails(json((p) => ({ ...p, init_args: { ...p.init_args, source_dim: undefined } })), "FILE_INVALID", /source_dim/);
-  await fails(json((p) => ({ ...p, init_args: { ...p.init_args, magic: 1 } })), "UNSUPPORTED", /magic/);
+  await fails(
+    json((p) => ({ ...p, class: "ReplaceProjector" })),
+    "UNSUPPORTED",
+    /ReplaceProjector/,
+  );
+  await fails(
+    json((p) => ({ ...p, class: "AblationProjector" })),
+    "FILE_INVALID",
+    /differ/,
+  );
+  await fails(
+    json((p) => ({ ...p, init_args: { ...p.init_args, source_dim: 16 } })),
+    "FILE_INVALID",
+    /differ/,
+  );
+  await fails(
+    json((p) => ({ ...p, init_args: { ...p.init_args, source_dim: undefined } })),
+    "FILE_INVALID",
+    /source_dim/,
+  );
+  await fails(
+    json((p) => ({ ...p, init_args: { ...p.init_args, magic: 1 } })),
+    "UNSUPPORTED",
+    /magic/,
+  );
   const layers = (change) => spoiled((final) => edit(join(final, "projector_config.json"), change));
-  await fails(layers(() => ({})), "UNSUPPORTED", /several models/);
-  await fails(layers(() => ({ 0: { 1: { 0: [] } } })), "FILE_INVALID");
-  await fails(layers(() => ({ 0: { 1: { zero: [[0, 0]] } } })), "FILE_INVALID");
+  await fails(
+    layers(() => ({})),
+    "UNSUPPORTED",
+    /several models/,
+  );
+  await fails(
+    layers(() => ({ 0: { 1: { 0: [] } } })),
+    "FILE_INVALID",
+  );
+  await fails(
+    layers(() => ({ 0: { 1: { zero: [[0, 0]] } } })),
+    "FILE_INVALID",
+  );
   const recipe = (model) => spoiled((_, run) => writeFile(join(run, "config.json"), JSON.stringify({ model })));
   await fails(recipe({ is_do_alignment: true, alignment_strategy: "shortest" }), "UNSUPPORTED", /shortest/);
-  assert.is((await spoiled((_, run) => writeFile(join(run, "config.json"), "model:\n  is_do_alignment: true\n  alignment_strategy: longest\n"))).align, "longest");
+  assert.is(
+    (
+      await spoiled((_, run) =>
+        writeFile(join(run, "config.json"), "model:\n  is_do_alignment: true\n  alignment_strategy: longest\n"),
+      )
+    ).align,
+    "longest",
+  );
   await fails(readFuserFolder(folder), "FILE_INVALID", /no fuser/);
   await fails(readFuserFolder(join(folder, "none")), "IO_FAILED", /ENOENT/);
 });
@@ -134,11 +202,31 @@ test("our own format is checked too", async () => {
     await writeFile(json, JSON.stringify(change(JSON.parse(good))));
     return readFuserFolder(out);
   };
-  await fails(bad((f) => ({ ...f, version: 2 })), "UNSUPPORTED", /version 2/);
-  await fails(bad((f) => ({ ...f, align: "none" })), "FILE_INVALID", /align/);
-  await fails(bad((f) => ({ ...f, projector: "Other" })), "UNSUPPORTED", /Other/);
-  await fails(bad((f) => ({ ...f, projectors: f.projectors.slice(1) })), "FILE_INVALID", /belongs to no projector/);
-  await fails(bad((f) => ({ ...f, projectors: f.projectors.toReversed() })), "FILE_INVALID", /order/);
+  await fails(
+    bad((f) => ({ ...f, version: 2 })),
+    "UNSUPPORTED",
+    /version 2/,
+  );
+  await fails(
+    bad((f) => ({ ...f, align: "none" })),
+    "FILE_INVALID",
+    /align/,
+  );
+  await fails(
+    bad((f) => ({ ...f, projector: "Other" })),
+    "UNSUPPORTED",
+    /Other/,
+  );
+  await fails(
+    bad((f) => ({ ...f, projectors: f.projectors.slice(1) })),
+    "FILE_INVALID",
+    /belongs to no projector/,
+  );
+  await fails(
+    bad((f) => ({ ...f, projectors: f.projectors.toReversed() })),
+    "FILE_INVALID",
+    /order/,
+  );
 });
 
 test("options of every recorded projector are understood", async () => {
@@ -149,8 +237,14 @@ test("options of every recorded projector are understood", async () => {
   }
   assert.is(projectorOptions("AllInOneProjector", {}).preserve_target_weight, true);
   assert.is(projectorOptions("C2CProjector", { source_dim: 3, dtype: {} }).hidden_dim, 1024);
-  assert.throws(() => projectorOptions("constructor", {}), (error) => error.code === "UNSUPPORTED");
-  assert.throws(() => projectorOptions("C2CProjector", { num_layers: "3" }), (error) => error.code === "OPTION_INVALID");
+  assert.throws(
+    () => projectorOptions("constructor", {}),
+    (error) => error.code === "UNSUPPORTED",
+  );
+  assert.throws(
+    () => projectorOptions("C2CProjector", { num_layers: "3" }),
+    (error) => error.code === "OPTION_INVALID",
+  );
 });
 
 test.run();

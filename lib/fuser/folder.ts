@@ -36,7 +36,11 @@ async function list(path: string): Promise<string[]> {
  * Writes a fuser's folder whole or not at all: beside `out` first, then renamed. An earlier fuser at `out` is replaced.
  * Errors: IO_FAILED; FILE_INVALID; OPTION_INVALID when `out` holds something else.
  */
-export async function writeFuserFolder(folder: FuserFolder, out: string, format: "native" | "reference"): Promise<void> {
+export async function writeFuserFolder(
+  folder: FuserFolder,
+  out: string,
+  format: "native" | "reference",
+): Promise<void> {
   const target = resolve(out);
   const temporary = besideName(target);
   const old = besideName(target);

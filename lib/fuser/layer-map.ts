@@ -16,7 +16,10 @@ export function lastAligned(target: number, source: number, k: number): number[]
 export function nearest(target: number, source: number, k: number): number[][] {
   return Array.from({ length: target }, (_, layer) => {
     const at = depth(layer, target);
-    const distances = Array.from({ length: source }, (_, i) => ({ layer: i, distance: Math.abs(depth(i, source) - at) }));
+    const distances = Array.from({ length: source }, (_, i) => ({
+      layer: i,
+      distance: Math.abs(depth(i, source) - at),
+    }));
     distances.sort((a, b) => a.distance - b.distance);
     return distances.slice(0, k).map((candidate) => candidate.layer);
   });

@@ -1,10 +1,10 @@
 import { join } from "node:path";
 import * as v from "valibot";
+import { C2CError } from "../errors.js";
+import { writeAtomic } from "../weights/atomic.js";
 import { invalid, parseObject, readText } from "../weights/file.js";
 import { readEntryBytes } from "../weights/read.js";
 import { readSafetensors, type TensorData, writeSafetensors } from "../weights/safetensors.js";
-import { writeAtomic } from "../weights/atomic.js";
-import { C2CError } from "../errors.js";
 import { type FuserFolder, projectorPrefix } from "./folder-types.js";
 import { KINDS, projectorOptions } from "./projectors.js";
 
@@ -24,7 +24,14 @@ const manifest = v.object({
   sharer: heads,
   align: v.picklist(["same", "first", "longest", "bytes"]),
   projectors: v.pipe(
-    v.array(v.object({ receiverLayer: layer, sharerLayer: layer, weights: v.string(), options: v.record(v.string(), v.unknown()) })),
+    v.array(
+      v.object({
+        receiverLayer: layer,
+        sharerLayer: layer,
+        weights: v.string(),
+        options: v.record(v.string(), v.unknown()),
+      }),
+    ),
     v.minLength(1),
   ),
   recipe: v.optional(v.unknown(), null),
@@ -40,7 +47,11 @@ export async function readNative(folder: string): Promise<FuserFolder> {
   }
   const { version, projector, receiver, sharer, align, projectors, recipe } = parsed.output;
   if (version !== VERSION) {
-    throw new C2CError("UNSUPPORTED", { what: `fuser format version ${version}`, supported: [String(VERSION)] }, `${path}: version ${version}`);
+    throw new C2CError(
+      "UNSUPPORTED",
+      { what: `fuser format version ${version}`, supported: [String(VERSION)] },
+      `${path}: version ${version}`,
+    );
   }
   const file = join(folder, WEIGHTS);
   const { tensors } = await readSafetensors(file);
@@ -53,8 +64,10 @@ export async function readNative(folder: string): Promise<FuserFolder> {
   }));
   for (const [i, { receiverLayer, prefix }] of specs.entries()) {
     const before = specs[i - 1];
-    if (before && before.receiverLayer >= receiverLayer) throw invalid(path, "projectors are not in the order of receiver layers");
-    if (!tensors.some(({ name }) => name.startsWith(prefix))) throw invalid(file, `holds no weights of ${prefix.slice(0, -1)}`);
+    if (before && before.receiverLayer >= receiverLayer)
+      throw invalid(path, "projectors are not in the order of receiver layers");
+    if (!tensors.some(({ name }) => name.startsWith(prefix)))
+      throw invalid(file, `holds no weights of ${prefix.slice(0, -1)}`);
   }
   const extra = tensors.find(({ name }) => !specs.some(({ prefix }) => name.startsWith(prefix)));
   if (extra) throw invalid(file, `tensor ${extra.name} belongs to no projector`);
@@ -87,7 +100,9 @@ export async function writeNative(fuser: FuserFolder, folder: string): Promise<v
 }
 
 /** Projectors with the number that their weights get: one for each prefix, in order. */
-export function numbered(projectors: FuserFolder["projectors"]): { spec: FuserFolder["projectors"][number]; index: number }[] {
+export function numbered(
+  projectors: FuserFolder["projectors"],
+): { spec: FuserFolder["projectors"][number]; index: number }[] {
   const prefixes = [...new Set(projectors.map(({ prefix }) => prefix))];
   return projectors.map((spec) => ({ spec, index: prefixes.indexOf(spec.prefix) }));
 }

@@ -48,7 +48,13 @@ const DEFAULTS: Readonly<Record<string, ProjectorOptions>> = {
   },
 };
 /** Given by every projector's dimensions, not options. */
-const DIMENSIONS: ReadonlySet<string> = new Set(["source_dim", "target_dim", "source_num_heads", "target_num_heads", "dtype"]);
+const DIMENSIONS: ReadonlySet<string> = new Set([
+  "source_dim",
+  "target_dim",
+  "source_num_heads",
+  "target_num_heads",
+  "dtype",
+]);
 /** The public names of projector classes. */
 export const KINDS = {
   C2CProjector: "c2c",
@@ -68,7 +74,10 @@ export function projectorOptions(kind: string, args: Readonly<Record<string, unk
     if (DIMENSIONS.has(name) || value === null || value === undefined) continue;
     const fallback = defaults[name];
     if (fallback === undefined) throw unsupported(`option ${name} of ${kind}`, Object.keys(defaults));
-    if ((typeof value !== "number" && typeof value !== "boolean" && typeof value !== "string") || typeof value !== typeof fallback) {
+    if (
+      (typeof value !== "number" && typeof value !== "boolean" && typeof value !== "string") ||
+      typeof value !== typeof fallback
+    ) {
       const reason = `${JSON.stringify(value)} is no ${typeof fallback}`;
       throw new C2CError("OPTION_INVALID", { option: name, reason }, `${kind}: option ${name}: ${reason}`);
     }

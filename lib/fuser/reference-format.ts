@@ -22,7 +22,12 @@ const pairs = v.record(v.pipe(v.string(), v.regex(/^\d+$/)), v.pipe(v.array(v.tu
 const layerFile = v.record(v.string(), v.record(v.string(), pairs));
 const projectorFile = v.object({
   class: v.string(),
-  init_args: v.looseObject({ source_dim: size, target_dim: size, source_num_heads: v.optional(size, 1), target_num_heads: v.optional(size, 1) }),
+  init_args: v.looseObject({
+    source_dim: size,
+    target_dim: size,
+    source_num_heads: v.optional(size, 1),
+    target_num_heads: v.optional(size, 1),
+  }),
 });
 
 /** One projector's JSON, understood. */
@@ -68,10 +73,20 @@ export async function readReference(folder: string): Promise<FuserFolder> {
   }));
   const { align, recipe } = await readRecipe(folder);
   const kind = KINDS[common.kind as keyof typeof KINDS];
-  return { kind, projectors, receiver: common.receiver, sharer: common.sharer, table: { files, tensors }, align, recipe };
+  return {
+    kind,
+    projectors,
+    receiver: common.receiver,
+    sharer: common.sharer,
+    table: { files, tensors },
+    align,
+    recipe,
+  };
 }
 
-async function readLayerFile(path: string): Promise<{ receiverLayer: number; sharerLayer: number; projector: number; all: number[] }[]> {
+async function readLayerFile(
+  path: string,
+): Promise<{ receiverLayer: number; sharerLayer: number; projector: number; all: number[] }[]> {
   const parsed = v.safeParse(layerFile, parseObject(await readText(path), path));
   if (!parsed.success) throw invalid(path, `key ${v.getDotPath(parsed.issues[0]) ?? "?"}: ${parsed.issues[0].message}`);
   const receivers = Object.values(parsed.output);
@@ -79,7 +94,11 @@ async function readLayerFile(path: string): Promise<{ receiverLayer: number; sha
   const [layers] = sharers;
   if (receivers.length !== 1 || sharers.length > 1) {
     const what = "a fuser folder with several models";
-    throw new C2CError("UNSUPPORTED", { what, supported: ["one receiver and one sharer"] }, `${path}: ${what} is not supported`);
+    throw new C2CError(
+      "UNSUPPORTED",
+      { what, supported: ["one receiver and one sharer"] },
+      `${path}: ${what} is not supported`,
+    );
   }
   if (!layers || Object.keys(layers).length === 0) throw invalid(path, "names no layer");
   return Object.entries(layers)
@@ -117,7 +136,8 @@ function agree(folder: string, described: readonly Described[]): Described {
   const [first] = described;
   if (!first) throw invalid(folder, "holds no projector");
   const identity = ({ kind, receiver, sharer }: Described): string => JSON.stringify([kind, receiver, sharer]);
-  if (described.some((other) => identity(other) !== identity(first))) throw invalid(folder, "projectors differ in class or dimensions");
+  if (described.some((other) => identity(other) !== identity(first)))
+    throw invalid(folder, "projectors differ in class or dimensions");
   return first;
 }
 

@@ -38,7 +38,13 @@ const DTYPES: Readonly<Record<string, DType>> = {
   BF16: "bfloat16",
   F16: "float16",
 };
-const endTokens = v.union([v.pipe(kinds.count, v.transform((id) => [id])), v.array(kinds.count)]);
+const endTokens = v.union([
+  v.pipe(
+    kinds.count,
+    v.transform((id) => [id]),
+  ),
+  v.array(kinds.count),
+]);
 
 /**
  * Reads config.json (and generation_config.json, and the weights' headers) of a Hugging Face model folder.
@@ -67,10 +73,17 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
 function familyOf(config: ConfigFile): Family {
   const type = config.need("model_type", kinds.text);
   const family = families.find(({ modelTypes }) => modelTypes.includes(type));
-  if (!family) throw config.unsupported(`model_type ${type}`, families.flatMap(({ modelTypes }) => modelTypes));
+  if (!family)
+    throw config.unsupported(
+      `model_type ${type}`,
+      families.flatMap(({ modelTypes }) => modelTypes),
+    );
   for (const architecture of config.maybe("architectures", kinds.texts, [])) {
     if (!family.architectures.includes(architecture)) {
-      throw config.unsupported(`architecture ${architecture}`, families.flatMap(({ architectures }) => architectures));
+      throw config.unsupported(
+        `architecture ${architecture}`,
+        families.flatMap(({ architectures }) => architectures),
+      );
     }
   }
   return family;
@@ -82,7 +95,8 @@ function dimensions(config: ConfigFile): Dimensions {
   const kvHeads = config.maybe("num_key_value_heads", kinds.size, heads);
   const headDim = config.maybe("head_dim", kinds.size, hidden / heads);
   if (!Number.isInteger(headDim)) throw config.wrong("hidden_size", `of ${hidden} does not divide into ${heads} heads`);
-  if (heads % kvHeads !== 0) throw config.wrong("num_attention_heads", `of ${heads} is no multiple of ${kvHeads} key-value heads`);
+  if (heads % kvHeads !== 0)
+    throw config.wrong("num_attention_heads", `of ${heads} is no multiple of ${kvHeads} key-value heads`);
   const layers = config.need("num_hidden_layers", kinds.size);
   return { layers, hidden, heads, kvHeads, headDim, context: config.need("max_position_embeddings", kinds.size) };
 }
@@ -109,8 +123,10 @@ function decoderSpec(config: ConfigFile, dims: Dimensions, traits: FamilyTraits)
 /** Tensor names differ between the plain and the nested layouts of a family: what the files hold decides. */
 function names(family: Family, table: TensorTable): { prefix: string; head: string } {
   const present = new Set(table.tensors.map(({ name }) => name));
-  const prefix = family.prefixes.find((candidate) => present.has(`${candidate}embed_tokens.weight`)) ?? family.prefixes[0] ?? "";
-  const head = ["lm_head.weight", "language_model.lm_head.weight"].find((name) => present.has(name)) ?? "lm_head.weight";
+  const prefix =
+    family.prefixes.find((candidate) => present.has(`${candidate}embed_tokens.weight`)) ?? family.prefixes[0] ?? "";
+  const head =
+    ["lm_head.weight", "language_model.lm_head.weight"].find((name) => present.has(name)) ?? "lm_head.weight";
   return { prefix, head };
 }
 

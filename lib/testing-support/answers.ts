@@ -37,7 +37,8 @@ export function extractAnswer(text: string): string | null {
     if (letter) return letter[0];
   }
   const lower = content.toLowerCase();
-  const mathematics = MATHS.some((sign) => content.includes(sign)) && !ANSWER_WORDS.some((word) => lower.includes(word));
+  const mathematics =
+    MATHS.some((sign) => content.includes(sign)) && !ANSWER_WORDS.some((word) => lower.includes(word));
   for (const place of PLACES) {
     const letter = [...content.matchAll(place)].at(-1)?.[1];
     if (letter) {

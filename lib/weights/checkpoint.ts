@@ -2,7 +2,7 @@ import { basename } from "node:path";
 import type { TensorEntry } from "../../typings/native.js";
 import { C2CError } from "../errors.js";
 import { writeAtomic } from "./atomic.js";
-import { elements, WIDTHS, type WeightDType } from "./dtypes.js";
+import { elements, type WeightDType, WIDTHS } from "./dtypes.js";
 import { invalid, withFile } from "./file.js";
 import { PickleTensor, readPickle } from "./pickle.js";
 import { writePickle } from "./pickle-writer.js";
@@ -33,7 +33,11 @@ export async function readCheckpoint(path: string): Promise<TensorEntry[]> {
     const root = pickle.name.slice(0, -"data.pkl".length);
     const order = members.get(`${root}byteorder`);
     if (order && new TextDecoder().decode(await readMember(handle, path, order)).trim() !== "little") {
-      throw new C2CError("UNSUPPORTED", { what: "big-endian checkpoints", supported: ["little"] }, `${path}: not little-endian`);
+      throw new C2CError(
+        "UNSUPPORTED",
+        { what: "big-endian checkpoints", supported: ["little"] },
+        `${path}: not little-endian`,
+      );
     }
     const state = readPickle(await readMember(handle, path, pickle), path);
     if (!(state instanceof Map)) throw invalid(path, "holds no state_dict");
@@ -41,7 +45,13 @@ export async function readCheckpoint(path: string): Promise<TensorEntry[]> {
   });
 }
 
-function toEntry(path: string, members: Map<string, ZipEntry>, root: string, name: unknown, value: unknown): TensorEntry {
+function toEntry(
+  path: string,
+  members: Map<string, ZipEntry>,
+  root: string,
+  name: unknown,
+  value: unknown,
+): TensorEntry {
   if (typeof name !== "string") throw invalid(path, "the state_dict has a key that is no string");
   if (!(value instanceof PickleTensor)) throw invalid(path, `${name} is no tensor`);
   const { storage, offset, shape, strides } = value;
@@ -50,7 +60,11 @@ function toEntry(path: string, members: Map<string, ZipEntry>, root: string, nam
   const member = members.get(`${root}data/${storage.key}`);
   if (!member) throw invalid(path, `the data of ${name} is missing`);
   if (!member.stored) {
-    throw new C2CError("UNSUPPORTED", { what: "compressed tensors", supported: ["stored"] }, `${path}: ${name} is compressed`);
+    throw new C2CError(
+      "UNSUPPORTED",
+      { what: "compressed tensors", supported: ["stored"] },
+      `${path}: ${name} is compressed`,
+    );
   }
   const width = WIDTHS[dtype];
   if (member.size !== storage.elements * width) {

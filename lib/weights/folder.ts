@@ -16,9 +16,15 @@ export async function modelTable(folder: string): Promise<TensorTable> {
   const names = await list(folder);
   if (names.includes(INDEX)) return await shardedTable(folder);
   if (!names.includes(WHOLE)) {
-    const other = names.find((name) => /\.(bin|pt|pth|gguf|onnx|h5|msgpack)$/.test(name) || name.endsWith(".safetensors"));
+    const other = names.find(
+      (name) => /\.(bin|pt|pth|gguf|onnx|h5|msgpack)$/.test(name) || name.endsWith(".safetensors"),
+    );
     if (other) {
-      throw new C2CError("UNSUPPORTED", { what: `weights in ${other}`, supported: [WHOLE, INDEX] }, `${folder}: no ${WHOLE}, only ${other}`);
+      throw new C2CError(
+        "UNSUPPORTED",
+        { what: `weights in ${other}`, supported: [WHOLE, INDEX] },
+        `${folder}: no ${WHOLE}, only ${other}`,
+      );
     }
   }
   const path = join(folder, WHOLE);
@@ -40,7 +46,8 @@ async function shardedTable(folder: string): Promise<TensorTable> {
   const shardOf = new Map<string, string>();
   for (const [name, shard] of Object.entries(map)) {
     if (typeof shard !== "string") throw invalid(index, `weight_map.${name} is not a file name`);
-    if (!/^[^/\\\0:]+\.safetensors$/.test(shard)) throw invalid(index, `shard ${JSON.stringify(shard)} is not a plain file name`);
+    if (!/^[^/\\\0:]+\.safetensors$/.test(shard))
+      throw invalid(index, `shard ${JSON.stringify(shard)} is not a plain file name`);
     shardOf.set(name, shard);
   }
   const shards = [...new Set(shardOf.values())].sort();
@@ -50,7 +57,8 @@ async function shardedTable(folder: string): Promise<TensorTable> {
     const path = join(folder, shard);
     for (const entry of (await readSafetensors(path)).tensors) {
       const expected = shardOf.get(entry.name);
-      if (expected !== shard) throw invalid(path, `tensor ${entry.name} is here, the index says ${expected ?? "nothing of it"}`);
+      if (expected !== shard)
+        throw invalid(path, `tensor ${entry.name} is here, the index says ${expected ?? "nothing of it"}`);
       shardOf.delete(entry.name);
       tensors.push({ ...entry, file });
     }

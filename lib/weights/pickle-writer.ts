@@ -34,7 +34,9 @@ export function writePickle(tensors: readonly PickledTensor[]): Uint8Array {
   out.push(0x28);
   for (const { name, storage, key, shape } of tensors) {
     const size = shape.reduce((product, dimension) => product * dimension, 1);
-    const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((product, dimension) => product * Math.max(dimension, 1), 1));
+    const strides = shape.map((_, axis) =>
+      shape.slice(axis + 1).reduce((product, dimension) => product * Math.max(dimension, 1), 1),
+    );
     text(name);
     ascii("ctorch._utils\n_rebuild_tensor_v2\n");
     out.push(0x28, 0x28);

@@ -63,7 +63,8 @@ class Machine {
   #step(opcode: number): void {
     const stack = this.#stack;
     switch (opcode) {
-      case 0x80: { // PROTO
+      case 0x80: {
+        // PROTO
         const protocol = this.#u8();
         if (protocol < 2 || protocol > 5) throw this.#fail(`pickle protocol ${protocol}`);
         return;
@@ -132,12 +133,14 @@ class Machine {
       case 0x6a: // LONG_BINGET
         stack.push(this.#recall(this.#u32()));
         return;
-      case 0x63: { // GLOBAL
+      case 0x63: {
+        // GLOBAL
         const module = this.#line();
         stack.push(this.#global(`${module}.${this.#line()}`));
         return;
       }
-      case 0x93: { // STACK_GLOBAL
+      case 0x93: {
+        // STACK_GLOBAL
         const [module, name] = this.#popMany(2);
         stack.push(this.#global(`${String(module)}.${String(name)}`));
         return;
@@ -154,28 +157,33 @@ class Machine {
       case 0x51: // BINPERSID
         stack.push(this.#storage(this.#pop()));
         return;
-      case 0x52: { // REDUCE
+      case 0x52: {
+        // REDUCE
         const args = this.#pop();
         stack.push(this.#reduce(this.#pop(), args));
         return;
       }
-      case 0x62: { // BUILD: the only state a state_dict carries is its _metadata, which says nothing about tensors
+      case 0x62: {
+        // BUILD: the only state a state_dict carries is its _metadata, which says nothing about tensors
         this.#pop();
         if (!(this.#top() instanceof Map)) throw this.#fail("state set on something that is no dictionary");
         return;
       }
-      case 0x73: { // SETITEM
+      case 0x73: {
+        // SETITEM
         const pair = this.#popMany(2);
         this.#setItems(this.#top(), pair);
         return;
       }
-      case 0x75: { // SETITEMS
+      case 0x75: {
+        // SETITEMS
         const items = this.#popToMark();
         this.#setItems(this.#top(), items);
         return;
       }
       case 0x61: // APPEND
-      case 0x65: { // APPENDS
+      case 0x65: {
+        // APPENDS
         const items = opcode === 0x61 ? [this.#pop()] : this.#popToMark();
         const list = this.#top();
         if (!Array.isArray(list)) throw this.#fail("items appended to something that is no list");
@@ -195,7 +203,13 @@ class Machine {
   #storage(id: unknown): PickleStorage {
     if (Array.isArray(id) && id.length === 5) {
       const [kind, type, key, , elements] = id as unknown[];
-      if (kind === "storage" && type instanceof PickleGlobal && STORAGES.includes(type.name) && typeof key === "string" && isCount(elements)) {
+      if (
+        kind === "storage" &&
+        type instanceof PickleGlobal &&
+        STORAGES.includes(type.name) &&
+        typeof key === "string" &&
+        isCount(elements)
+      ) {
         return new PickleStorage(type.name, key, elements);
       }
     }
@@ -207,7 +221,13 @@ class Machine {
       if (callable.name === DICT && args.length === 0) return new Map();
       if (callable.name === REBUILD) {
         const [storage, offset, shape, strides] = args as unknown[];
-        if (storage instanceof PickleStorage && isCount(offset) && isCounts(shape) && isCounts(strides) && shape.length === strides.length) {
+        if (
+          storage instanceof PickleStorage &&
+          isCount(offset) &&
+          isCounts(shape) &&
+          isCounts(strides) &&
+          shape.length === strides.length
+        ) {
           return new PickleTensor(storage, offset, shape, strides);
         }
       }

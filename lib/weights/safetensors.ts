@@ -1,11 +1,26 @@
 import type { TensorEntry } from "../../typings/native.js";
 import { C2CError } from "../errors.js";
 import { writeAtomic } from "./atomic.js";
-import { elements, isWeightDType, WIDTHS, type WeightDType } from "./dtypes.js";
+import { elements, isWeightDType, type WeightDType, WIDTHS } from "./dtypes.js";
 import { invalid, isObject, parseObject, readRange, withFile } from "./file.js";
 
 const MAX_HEADER = 100_000_000;
-const OTHER_DTYPES = ["BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F4", "C64"];
+const OTHER_DTYPES = [
+  "BOOL",
+  "U8",
+  "I8",
+  "U16",
+  "I16",
+  "U32",
+  "I32",
+  "U64",
+  "I64",
+  "F8_E5M2",
+  "F8_E4M3",
+  "F8_E8M0",
+  "F4",
+  "C64",
+];
 
 /** A tensor to be written: row-major little-endian bytes, or a function that fetches them when their turn comes. */
 export interface TensorData {
@@ -40,7 +55,8 @@ export async function readSafetensors(path: string): Promise<SafetensorsHeader> 
   tensors.sort((a, b) => a.begin - b.begin || a.end - b.end);
   let at = start;
   for (const tensor of tensors) {
-    if (tensor.begin !== at) throw invalid(path, `tensor ${tensor.name} begins at ${tensor.begin - start}, not at ${at - start}`);
+    if (tensor.begin !== at)
+      throw invalid(path, `tensor ${tensor.name} begins at ${tensor.begin - start}, not at ${at - start}`);
     at = tensor.end;
   }
   if (at !== size) throw invalid(path, `tensors end at byte ${at}, the file at ${size}`);
@@ -85,7 +101,8 @@ function readEntry(path: string, name: string, entry: unknown, start: number): T
   }
   const [begin, end] = offsets as [number, number];
   const bytes = elements(shape) * WIDTHS[dtype];
-  if (end - begin !== bytes) throw invalid(path, `tensor ${name} takes ${bytes} bytes, its offsets give ${end - begin}`);
+  if (end - begin !== bytes)
+    throw invalid(path, `tensor ${name} takes ${bytes} bytes, its offsets give ${end - begin}`);
   return { name, dtype, shape, file: 0, begin: start + begin, end: start + end };
 }
 

@@ -24,7 +24,11 @@ export async function readZip(handle: FileHandle, path: string, fileSize: number
   const tailBegin = Math.max(0, fileSize - END_SIZE - MAX_COMMENT);
   const tail = viewOf(await readRange(handle, path, tailBegin, fileSize));
   let end = tail.byteLength - END_SIZE;
-  while (end >= 0 && !(tail.getUint32(end, true) === 0x06054b50 && end + END_SIZE + tail.getUint16(end + 20, true) === tail.byteLength)) end--;
+  while (
+    end >= 0 &&
+    !(tail.getUint32(end, true) === 0x06054b50 && end + END_SIZE + tail.getUint16(end + 20, true) === tail.byteLength)
+  )
+    end--;
   if (end < 0) throw invalid(path, "not a zip archive, or cut short");
   const count = tail.getUint16(end + 10, true);
   const size = tail.getUint32(end + 12, true);
@@ -43,9 +47,16 @@ export async function readZip(handle: FileHandle, path: string, fileSize: number
   return entries;
 }
 
-async function readEntry(handle: FileHandle, path: string, directory: Uint8Array, at: number, limit: number): Promise<{ entry: ZipEntry; next: number }> {
+async function readEntry(
+  handle: FileHandle,
+  path: string,
+  directory: Uint8Array,
+  at: number,
+  limit: number,
+): Promise<{ entry: ZipEntry; next: number }> {
   const view = viewOf(directory);
-  if (at + 46 > view.byteLength || view.getUint32(at, true) !== 0x02014b50) throw invalid(path, "the zip directory is broken");
+  if (at + 46 > view.byteLength || view.getUint32(at, true) !== 0x02014b50)
+    throw invalid(path, "the zip directory is broken");
   const nameEnd = at + 46 + view.getUint16(at + 28, true);
   const next = nameEnd + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
   if (next > view.byteLength) throw invalid(path, "the zip directory is cut short");
@@ -57,7 +68,8 @@ async function readEntry(handle: FileHandle, path: string, directory: Uint8Array
   const size = view.getUint32(at + 24, true);
   const header = view.getUint32(at + 42, true);
   if (packed === FULL_32 || size === FULL_32 || header === FULL_32) throw unsupported(path, "zip64 members");
-  if (method === STORED && packed !== size) throw invalid(path, `zip member ${name} is stored in ${packed} bytes but has ${size}`);
+  if (method === STORED && packed !== size)
+    throw invalid(path, `zip member ${name} is stored in ${packed} bytes but has ${size}`);
   if (header + 30 > limit) throw invalid(path, `zip member ${name} lies outside the file`);
   const local = viewOf(await readRange(handle, path, header, header + 30));
   if (local.getUint32(0, true) !== 0x04034b50) throw invalid(path, `zip member ${name} has no header`);
@@ -70,7 +82,8 @@ async function readEntry(handle: FileHandle, path: string, directory: Uint8Array
 export async function readMember(handle: FileHandle, path: string, entry: ZipEntry): Promise<Uint8Array> {
   const packed = await readRange(handle, path, entry.begin, entry.begin + entry.packed);
   const content = entry.stored ? packed : inflate(path, entry, packed);
-  if (content.length !== entry.size || crc32(content) !== entry.crc) throw invalid(path, `zip member ${entry.name} is damaged`);
+  if (content.length !== entry.size || crc32(content) !== entry.crc)
+    throw invalid(path, `zip member ${entry.name} is damaged`);
   return content;
 }
 
@@ -121,7 +134,12 @@ export async function* zipChunks(path: string, members: readonly ZipMember[]): A
 }
 
 /** The fields that local and central headers share; `at` is where "version needed" stands. The date is 1 January 1980. */
-function writeFields(view: DataView, signature: number, at: number, fields: { crc: number; size: number; name: number }): void {
+function writeFields(
+  view: DataView,
+  signature: number,
+  at: number,
+  fields: { crc: number; size: number; name: number },
+): void {
   view.setUint32(0, signature, true);
   view.setUint16(at, 20, true);
   if (at === 6) view.setUint16(4, 20, true);

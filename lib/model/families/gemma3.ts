@@ -31,7 +31,9 @@ export const gemma3: Family = {
     config.refuse("attn_logit_softcapping");
     config.refuse("use_bidirectional_attention");
     const bias = config.maybe("attention_bias", kinds.flag, false);
-    const pattern = config.maybe("sliding_window_pattern", kinds.size, null) ?? config.maybe("_sliding_window_pattern", kinds.size, 6);
+    const pattern =
+      config.maybe("sliding_window_pattern", kinds.size, null) ??
+      config.maybe("_sliding_window_pattern", kinds.size, 6);
     const sliding = slidingLayers(config, layers) ?? Array.from({ length: layers }, (_, i) => (i + 1) % pattern !== 0);
     const window = sliding.includes(true) ? config.need("sliding_window", kinds.size) : 0;
     return {

@@ -6,10 +6,4 @@ import { qwen2 } from "./qwen2.js";
 import { qwen3 } from "./qwen3.js";
 
 /** Every decoder family that can be loaded. */
-export const families: readonly Family[] = [
-  qwen3,
-  qwen2,
-  llama,
-  mistral,
-  gemma3,
-];
+export const families: readonly Family[] = [qwen3, qwen2, llama, mistral, gemma3];

@@ -35,7 +35,8 @@ export function slidingLayers(config: ConfigFile, layers: number): boolean[] | n
 /** Layers with one rope; `sliding` layers see `window` positions. Errors: FILE_INVALID when a window is needed and not given. */
 export function oneRopeLayers(config: ConfigFile, sliding: readonly boolean[], window: number | null): LayerSpec[] {
   return sliding.map((slides) => {
-    if (slides && window === null) throw config.wrong("sliding_window", "is missing, but layer_types names sliding_attention");
+    if (slides && window === null)
+      throw config.wrong("sliding_window", "is missing, but layer_types names sliding_attention");
     return { rope: 0, window: slides && window !== null ? window : 0 };
   });
 }
@@ -47,5 +48,9 @@ export function qwenLayers(config: ConfigFile, layers: number): LayerSpec[] {
   const types = slidingLayers(config, layers);
   if (types) return oneRopeLayers(config, types, window);
   const first = window === null ? layers : config.need("max_window_layers", kinds.count);
-  return oneRopeLayers(config, Array.from({ length: layers }, (_, layer) => layer >= first), window);
+  return oneRopeLayers(
+    config,
+    Array.from({ length: layers }, (_, layer) => layer >= first),
+    window,
+  );
 }

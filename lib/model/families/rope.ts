@@ -11,7 +11,9 @@ export const ROPE_TYPES = ["default", "linear", "llama3"] as const;
 export function rope(config: ConfigFile, scaling: ConfigFile | null, theta: number, headDim: number): RopeSpec {
   const type = scaling?.maybe("rope_type", kinds.text, null) ?? scaling?.maybe("type", kinds.text, null) ?? "default";
   if (headDim % 2 !== 0) throw config.unsupported(`rope over an odd head_dim of ${headDim}`);
-  const plain = Array.from({ length: headDim / 2 }, (_, i) => Math.fround(1 / Math.fround(theta ** Math.fround((2 * i) / headDim))));
+  const plain = Array.from({ length: headDim / 2 }, (_, i) =>
+    Math.fround(1 / Math.fround(theta ** Math.fround((2 * i) / headDim))),
+  );
   if (type === "default") return { inverseFrequencies: Float64Array.from(plain) };
   if (scaling && type === "linear") {
     const factor = scaling.need("factor", kinds.positive);
@@ -45,6 +47,8 @@ export function onlyRope(config: ConfigFile, headDim: number, defaultTheta = 10_
   const parameters = config.has("rope_parameters") ? config.inside("rope_parameters") : null;
   parameters?.refuse("partial_rotary_factor", [1]);
   const scaling = parameters ?? (config.has("rope_scaling") ? config.inside("rope_scaling") : null);
-  const theta = (parameters ?? config).maybe("rope_theta", kinds.positive, null) ?? config.maybe("rope_theta", kinds.positive, defaultTheta);
+  const theta =
+    (parameters ?? config).maybe("rope_theta", kinds.positive, null) ??
+    config.maybe("rope_theta", kinds.positive, defaultTheta);
   return rope(config, scaling, theta, headDim);
 }
