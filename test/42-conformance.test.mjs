@@ -11,7 +11,9 @@ test("every recorded case is reproduced", async () => {
   const args = [path("../dist/conformance/main.js"), path("goldens"), "--json"];
   const { stdout } = await run(process.execPath, args, { maxBuffer: 64 << 20 }).catch((error) => error);
   const report = JSON.parse(stdout.trimEnd().split("\n").at(-1));
-  const failures = report.cases.filter(({ pass }) => !pass).map(({ file, name, reason }) => `${file} ${name}: ${reason}`);
+  const failures = report.cases
+    .filter(({ pass }) => !pass)
+    .map(({ file, name, reason }) => `${file} ${name}: ${reason}`);
   assert.equal(failures, []);
   assert.is(report.failed, 0);
   assert.ok(report.passed > 200);
