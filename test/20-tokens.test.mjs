@@ -241,7 +241,10 @@ test("loading can be aborted", async () => {
   const loading = Tokenizer.load(join(goldens, "models", "llama"), controller.signal);
   controller.abort(reason);
   assert.is(await loading.catch((error) => error), reason);
-  assert.is(await Tokenizer.load(join(goldens, "models", "llama"), AbortSignal.abort(reason)).catch((error) => error), reason);
+  assert.is(
+    await Tokenizer.load(join(goldens, "models", "llama"), AbortSignal.abort(reason)).catch((error) => error),
+    reason,
+  );
 });
 
 test("the thread keeps the process alive only while it works", () => {

@@ -40,13 +40,25 @@ function choose(value: unknown): string | null {
   return named.get("default") ?? named.values().next().value ?? null;
 }
 
+/** A chat template's text and the file that it is from. */
+export interface TemplateSource {
+  readonly text: string;
+  readonly file: string;
+}
+
 /** The chat template of a model folder: chat_template.jinja, else chat_template.json, else tokenizer_config.json; null when there is none. */
-export async function findTemplate(folder: string, config: Readonly<Record<string, unknown>>): Promise<string | null> {
-  const jinja = await readOptional(join(folder, "chat_template.jinja"));
-  if (jinja !== null) return jinja;
-  const path = join(folder, "chat_template.json");
-  const json = await readOptional(path);
-  return (json === null ? null : choose(parseObject(json, path)["chat_template"])) ?? choose(config["chat_template"]);
+export async function findTemplate(
+  folder: string,
+  config: Readonly<Record<string, unknown>>,
+): Promise<TemplateSource | null> {
+  const [jinjaFile, jsonFile] = [join(folder, "chat_template.jinja"), join(folder, "chat_template.json")];
+  const jinja = await readOptional(jinjaFile);
+  if (jinja !== null) return { text: jinja, file: jinjaFile };
+  const json = await readOptional(jsonFile);
+  const own = json === null ? null : choose(parseObject(json, jsonFile)["chat_template"]);
+  if (own !== null) return { text: own, file: jsonFile };
+  const text = choose(config["chat_template"]);
+  return text === null ? null : { text, file: join(folder, "tokenizer_config.json") };
 }
 
 /** A model's chat template. */
@@ -54,12 +66,13 @@ export class ChatTemplate {
   readonly #template: Template | null;
   readonly #variables: Readonly<Record<string, string>>;
 
-  /** `variables`: bos_token and the like. A template that cannot be parsed is FILE_INVALID (`file`). */
-  constructor(source: string | null, variables: Readonly<Record<string, string>>, file: string) {
+  /** `variables`: bos_token and the like. A template that cannot be parsed is FILE_INVALID. */
+  constructor(source: TemplateSource | null, variables: Readonly<Record<string, string>>) {
     this.#variables = variables;
     try {
-      this.#template = source === null ? null : new Template(source);
+      this.#template = source === null ? null : new Template(source.text);
     } catch (error) {
+      const file = source?.file ?? "";
       const reason = `chat template: ${error instanceof Error ? error.message : String(error)}`;
       throw new C2CError("FILE_INVALID", { file, reason }, `${file}: ${reason}`);
     }

@@ -1,9 +1,8 @@
-import { join } from "node:path";
 import type { Message } from "../types.js";
 import { dropRemote, encodeRemote, loadRemote, type RemoteTokenizer } from "./client.js";
 import { bytePlaces, findContents, type MessageSpan, tokenSpans } from "./spans.js";
 import { TokenStream } from "./stream.js";
-import { ChatTemplate, findTemplate, type RenderOptions } from "./template.js";
+import { ChatTemplate, findTemplate, type RenderOptions, type TemplateSource } from "./template.js";
 import type { VocabularyTable } from "./vocabulary.js";
 
 /** The ids of the tokens with a name of their own; null where the model has none. */
@@ -50,7 +49,7 @@ export class Tokenizer {
     remote: RemoteTokenizer,
     table: VocabularyTable,
     config: Readonly<Record<string, unknown>>,
-    template: string | null,
+    template: TemplateSource | null,
   ) {
     this.#remote = remote;
     this.#table = table;
@@ -68,7 +67,7 @@ export class Tokenizer {
     );
     const named = [...Object.values(names), ...extra.map(content)].map((token) => this.idOf(token ?? ""));
     this.named = new Set(named.filter((value) => value !== undefined));
-    this.#template = new ChatTemplate(template, names, join(remote.folder, "tokenizer_config.json"));
+    this.#template = new ChatTemplate(template, names);
     dropped.register(this, remote.key);
   }
 

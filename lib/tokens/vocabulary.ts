@@ -8,15 +8,15 @@ export interface VocabularyTable {
   /** Highest id plus one. */
   readonly size: number;
   /** The tokens' bytes, one after another; token `id` is `bytes[offsets[id]..offsets[id + 1])`. */
-  readonly bytes: Uint8Array;
+  readonly bytes: Uint8Array<ArrayBuffer>;
   /** [size + 1] */
-  readonly offsets: Uint32Array;
+  readonly offsets: Uint32Array<ArrayBuffer>;
   /** [size] bit 0: an added token that is marked special; bit 1: an added token. */
-  readonly flags: Uint8Array;
+  readonly flags: Uint8Array<ArrayBuffer>;
   /** The tokens' names (vocabulary strings), one after another; `nameEnds[id]` is where that of `id` ends. */
   readonly names: string;
   /** [size] */
-  readonly nameEnds: Uint32Array;
+  readonly nameEnds: Uint32Array<ArrayBuffer>;
   /** The decoder takes one space off the start of a text. */
   readonly stripsStart: boolean;
 }

@@ -35,13 +35,7 @@ export type Reply =
   | { readonly kind: "encoded"; readonly id: number; readonly ids: Uint32Array; readonly ends: Uint32Array }
   | { readonly kind: "failed"; readonly id: number; readonly error: PlainError };
 
-interface Loaded {
-  readonly tokenizer: Tokenizer;
-  readonly table: VocabularyTable;
-  readonly config: Record<string, unknown>;
-}
-
-const loaded = new Map<number, Promise<Loaded>>();
+const loaded = new Map<number, Promise<Tokenizer>>();
 
 async function readText(path: string): Promise<string> {
   try {
@@ -65,26 +59,43 @@ function create(json: Record<string, unknown>, config: Record<string, unknown>, 
   }
 }
 
-async function load(folder: string): Promise<Loaded> {
+interface Files {
+  readonly path: string;
+  readonly json: Record<string, unknown>;
+  readonly config: Record<string, unknown>;
+}
+
+async function readFiles(folder: string): Promise<Files> {
   const path = join(folder, "tokenizer.json");
   const configPath = join(folder, "tokenizer_config.json");
   const json = parseObject(await readText(path), path);
   const config = parseObject(await readText(configPath), configPath);
-  const table = buildVocabulary(checkTokenizerFile(json, path), path);
-  return { tokenizer: create(json, config, path), table, config };
+  return { path, json, config };
 }
 
-function get(key: number, folder: string): Promise<Loaded> {
+async function load({ id, key, folder }: Extract<Request, { kind: "load" }>): Promise<Reply> {
+  const { path, json, config } = await readFiles(folder);
+  const table = buildVocabulary(checkTokenizerFile(json, path), path);
+  loaded.set(key, Promise.resolve(create(json, config, path)));
+  const { added_tokens_decoder: _, ...settings } = config;
+  return { kind: "loaded", id, table, config: settings };
+}
+
+/** The tokenizer of `key`; read again when this thread has not loaded it. */
+function get(key: number, folder: string): Promise<Tokenizer> {
   let entry = loaded.get(key);
   if (!entry) {
-    entry = load(folder);
+    entry = readFiles(folder).then(({ json, config, path }) => create(json, config, path));
     loaded.set(key, entry);
     entry.catch(() => loaded.delete(key));
   }
   return entry;
 }
 
-function encode(tokenizer: Tokenizer, texts: readonly string[]): { ids: Uint32Array; ends: Uint32Array } {
+function encode(
+  tokenizer: Tokenizer,
+  texts: readonly string[],
+): { ids: Uint32Array<ArrayBuffer>; ends: Uint32Array<ArrayBuffer> } {
   const all: number[] = [];
   const ends = new Uint32Array(texts.length);
   for (const [i, text] of texts.entries()) {
@@ -102,6 +113,10 @@ function plain(error: unknown): PlainError {
   return { code: null, details: null, message: error instanceof Error ? error.message : String(error) };
 }
 
+function buffersOf({ bytes, offsets, flags, nameEnds }: VocabularyTable): ArrayBuffer[] {
+  return [bytes.buffer, offsets.buffer, flags.buffer, nameEnds.buffer];
+}
+
 async function serve(port: MessagePort, request: Request): Promise<void> {
   if (request.kind === "drop") {
     loaded.delete(request.key);
@@ -109,12 +124,13 @@ async function serve(port: MessagePort, request: Request): Promise<void> {
   }
   const { id } = request;
   try {
-    const { tokenizer, table, config } = await get(request.key, request.folder);
-    let reply: Reply;
-    if (request.kind === "load") reply = { kind: "loaded", id, table, config };
-    else reply = { kind: "encoded", id, ...encode(tokenizer, request.texts) };
-    const moved = reply.kind === "loaded" ? [] : [reply.ids.buffer as ArrayBuffer, reply.ends.buffer as ArrayBuffer];
-    port.postMessage(reply, moved);
+    if (request.kind === "load") {
+      const reply = await load(request);
+      port.postMessage(reply, reply.kind === "loaded" ? buffersOf(reply.table) : []);
+    } else {
+      const encoded = encode(await get(request.key, request.folder), request.texts);
+      port.postMessage({ kind: "encoded", id, ...encoded } satisfies Reply, [encoded.ids.buffer, encoded.ends.buffer]);
+    }
   } catch (error) {
     port.postMessage({ kind: "failed", id, error: plain(error) } satisfies Reply);
   }
