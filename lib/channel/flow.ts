@@ -6,6 +6,7 @@ import { fuserState } from "../fuser/state.js";
 import { checkPositions, forward, step } from "../model/forward.js";
 import { modelState } from "../model/state.js";
 import { checkIds } from "../model/tokens.js";
+import { sync } from "../native.js";
 import type { FuseReport, KvCache, Link, Model, SpanPair } from "../types.js";
 import { type Plan, type PlannedSection, rowsWithin, type SharerPlan } from "./plan.js";
 import { ReportSum } from "./reports.js";
@@ -193,7 +194,7 @@ export class Flow {
     const start = clean.native.length;
     await forward(clean, tokens, positions, "none", signal);
     this.#fused.life.check();
-    this.#fused.native.append(clean.native, start, start + tokens.length);
+    sync(() => this.#fused.native.append(clean.native, start, start + tokens.length));
   }
 
   /** A generated token as the sharer reads it. */

@@ -40,28 +40,16 @@ export function checkPositions(model: Model, count: number, last: number, given?
   return positions;
 }
 
-/** Runs native work on a claimed cache; both handles stay alive until it settles. Rows of work that failed are taken back. */
+/** Runs native work on a claimed cache; both handles stay alive until it settles. */
 async function work<T>(
   model: ModelState,
   cache: CacheState,
-  given: boolean,
   signal: AbortSignal | undefined,
   job: (cancel: NativeCancel | null) => Promise<T>,
 ): Promise<T> {
   model.life.check();
   cache.life.check();
-  const before = cache.native.length;
-  const guarded = async (): Promise<T> => {
-    try {
-      return await run(signal, job);
-    } catch (error) {
-      if (!given && !cache.life.disposed && cache.native.length > before) {
-        cache.native.truncate(before);
-      }
-      throw error;
-    }
-  };
-  return model.life.track(cache.life.track(guarded()));
+  return model.life.track(cache.life.track(run(signal, job)));
 }
 
 /** NativeModel.forward on a cache that the caller has claimed. No tokens: nothing runs. */
@@ -78,7 +66,7 @@ export async function forward(
     return logits === "none" ? null : new Float32Array(0);
   }
   const model = modelState(cache.model);
-  return work(model, cache, given, signal, (cancel) =>
+  return work(model, cache, signal, (cancel) =>
     model.native.forward(cache.native, tokens, positions, logits, given, cancel),
   );
 }
@@ -94,7 +82,7 @@ export async function step(
   given = false,
 ): Promise<{ id: number; logits: Float32Array | null }> {
   const model = modelState(cache.model);
-  return work(model, cache, given, signal, (cancel) =>
+  return work(model, cache, signal, (cancel) =>
     model.native.step(cache.native, sampler, tokens, positions, given, wantLogits, cancel),
   );
 }
