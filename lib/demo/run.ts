@@ -11,12 +11,13 @@ import {
   loadModel,
   type Model,
 } from "../index.js";
+import { native } from "../native.js";
 import { answerOptions, askAlone, askControl, collect, type DemoAnswer, type DemoQuestion, sharerRows } from "./ask.js";
 
 /** Several generations run at once: their decode steps share batches. */
-const CONCURRENT = 8;
+const CONCURRENT = 32;
 /** Questions whose time to the first token is taken, one at a time. */
-const TIMED = 25;
+const TIMED = 8;
 const MESSAGE_TOKENS = 96;
 
 const SYSTEMS = ["receiver", "sharer", "text", "c2c"] as const;
@@ -60,6 +61,8 @@ type Ask = (question: DemoQuestion) => Promise<DemoAnswer>;
 /** Runs the embedded pair on its held-out questions: each system, then the controls. */
 export async function runDemo(options: DemoOptions = {}): Promise<DemoReport> {
   const started = performance.now();
+  // Models of this size lose more to handing work between threads than two threads win.
+  native().setThreads(1);
   const folder = fileURLToPath(new URL("../../models/pair/", import.meta.url));
   const all = await readQuestions(join(folder, "questions.jsonl"));
   const take = (who: DemoQuestion["who"]): readonly DemoQuestion[] =>
