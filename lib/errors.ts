@@ -3,7 +3,11 @@ import type { Device } from "./types.js";
 /** What each error code says beside its message. Aborts are not here: they reject with `signal.reason`. */
 export interface ErrorDetails {
   /** A tensor is missing (`actual` empty), extra (`expected` empty) or has another shape than config or pair ask for. */
-  SHAPE_MISMATCH: { readonly tensor: string; readonly expected: readonly (number | string)[]; readonly actual: readonly number[] };
+  SHAPE_MISMATCH: {
+    readonly tensor: string;
+    readonly expected: readonly (number | string)[];
+    readonly actual: readonly number[];
+  };
   /** `requested` in bytes. */
   OUT_OF_MEMORY: { readonly device: Device; readonly requested: number };
   /** The file's content lies, is cut short, or is not what it should be. */
@@ -24,7 +28,11 @@ export interface ErrorDetails {
   OPTION_INVALID: { readonly option: string; readonly reason: string };
   /** `status`: the HTTP status, null when no answer came. */
   DOWNLOAD_FAILED: { readonly repo: string; readonly file: string; readonly status: number | null };
-  NATIVE_MISSING: { readonly platform: string; readonly tried: readonly { readonly path: string; readonly cause: string }[]; readonly fix: readonly string[] };
+  NATIVE_MISSING: {
+    readonly platform: string;
+    readonly tried: readonly { readonly path: string; readonly cause: string }[];
+    readonly fix: readonly string[];
+  };
 }
 export type ErrorCode = keyof ErrorDetails;
 
@@ -48,7 +56,9 @@ export function isC2CError<C extends ErrorCode>(error: unknown, code: C): error 
 /** Turns a Node file-system error into IO_FAILED; anything else passes through. */
 export function ioError(error: unknown, path: string, operation: string): unknown {
   if (error instanceof Error && "code" in error && typeof error.code === "string" && "syscall" in error) {
-    return new C2CError("IO_FAILED", { path, operation, system: error.code }, `${operation} ${path}: ${error.code}`, { cause: error });
+    return new C2CError("IO_FAILED", { path, operation, system: error.code }, `${operation} ${path}: ${error.code}`, {
+      cause: error,
+    });
   }
   return error;
 }

@@ -127,7 +127,10 @@ test("cut at any place the file is FILE_INVALID", async () => {
 test("a pickle of random bytes never does more than fail", () => {
   for (let seed = 1; seed < 500; seed++) {
     let x = seed;
-    const bytes = Uint8Array.from({ length: 40 }, () => (x = (x * 48271) % 0x7fffffff) & 0xff);
+    const bytes = Uint8Array.from({ length: 40 }, () => {
+      x = (x * 48271) % 0x7fffffff;
+      return x & 0xff;
+    });
     try {
       readPickle(bytes, "random");
     } catch (error) {

@@ -180,7 +180,12 @@ export class NativeFuser {
    */
   project(
     index: number,
-    rows: { sharerKey: Float32Array; sharerValue: Float32Array; receiverKey: Float32Array; receiverValue: Float32Array },
+    rows: {
+      sharerKey: Float32Array;
+      sharerValue: Float32Array;
+      receiverKey: Float32Array;
+      receiverValue: Float32Array;
+    },
     tokens: number,
     noise: readonly Float32Array[] | null,
     temperature: number,

@@ -18,8 +18,8 @@ uint32_t Sampler::pick(const float* logits, int64_t vocab) {
       float& value = row_[id];
       value -= static_cast<float>(options_.presence);
       value -= static_cast<float>(options_.frequency * static_cast<double>(count));
-      value = value > 0 ? static_cast<float>(value / options_.repetition)
-                        : static_cast<float>(value * options_.repetition);
+      value =
+          value > 0 ? static_cast<float>(value / options_.repetition) : static_cast<float>(value * options_.repetition);
     }
   }
   uint32_t chosen = static_cast<uint32_t>(std::max_element(row_.begin(), row_.end()) - row_.begin());

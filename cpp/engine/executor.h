@@ -1,4 +1,5 @@
-// One thread for every native job of the process: a fixed order, a bounded number of threads, something to join at exit.
+// One thread for every native job of the process: a fixed order, a bounded number of threads, something to join at
+// exit.
 #pragma once
 #include <condition_variable>
 #include <deque>

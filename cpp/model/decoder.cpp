@@ -112,8 +112,8 @@ at::Tensor Decoder::attend(const Request& request, const at::Tensor& query, int6
     mask = visible;
   }
   const bool causal = !mask && rows > 1;
-  const at::Tensor out = at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, spec_.query_scale,
-                                                          spec_.heads != spec_.kv_heads);
+  const at::Tensor out =
+      at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, spec_.query_scale, spec_.heads != spec_.kv_heads);
   return out.squeeze(0).transpose(0, 1).reshape({rows, spec_.heads * spec_.head_dim});
 }
 
@@ -133,7 +133,8 @@ std::vector<at::Tensor> Decoder::forward(std::vector<Request>& requests, const C
   bool any_logits = false;
   for (auto& r : requests) {
     const int64_t count = static_cast<int64_t>(r.tokens.size());
-    if (r.given && r.cache->length() < count) option_invalid("given", "the cache holds fewer rows than there are tokens");
+    if (r.given && r.cache->length() < count)
+      option_invalid("given", "the cache holds fewer rows than there are tokens");
     pasts.push_back(r.cache->length() - (r.given ? count : 0));
     if (!r.given) r.cache->reserve(count);
     ids.insert(ids.end(), r.tokens.begin(), r.tokens.end());
@@ -146,8 +147,8 @@ std::vector<at::Tensor> Decoder::forward(std::vector<Request>& requests, const C
   std::vector<std::pair<at::Tensor, at::Tensor>> angles;
   for (const auto& frequencies : spec_.ropes) {
     // Angles in float32, as transformers computes them.
-    const at::Tensor angle = at::outer(at::tensor(positions, at::kLong).to(at::kFloat),
-                                       at::tensor(frequencies, at::kDouble).to(at::kFloat));
+    const at::Tensor angle =
+        at::outer(at::tensor(positions, at::kLong).to(at::kFloat), at::tensor(frequencies, at::kDouble).to(at::kFloat));
     angles.emplace_back(angle.cos().to(dtype_).unsqueeze(1), angle.sin().to(dtype_).unsqueeze(1));
   }
   at::Tensor x = at::index_select(embedding_, 0, at::tensor(ids, at::kLong));

@@ -21,7 +21,8 @@ TensorTable tensor_table(const Napi::Object& table) {
   each(table.Get("files"), [&](const Napi::Value& file) { out.files.push_back(file.As<Napi::String>().Utf8Value()); });
   each(table.Get("tensors"), [&](const Napi::Value& value) {
     const auto o = value.As<Napi::Object>();
-    TensorEntry entry{text(o, "name"), text(o, "dtype"), {}, integer(o, "file"), integer(o, "begin"), integer(o, "end")};
+    TensorEntry entry{text(o, "name"),    text(o, "dtype"),    {},
+                      integer(o, "file"), integer(o, "begin"), integer(o, "end")};
     each(o.Get("shape"), [&](const Napi::Value& size) { entry.shape.push_back(integer(size)); });
     out.tensors.push_back(std::move(entry));
   });
@@ -40,9 +41,10 @@ at::Tensor float_tensor(const Napi::Value& value, std::vector<int64_t> shape) {
   int64_t count = 1;
   for (const int64_t size : shape) count *= size;
   if (count != static_cast<int64_t>(array.ElementLength())) {
-    throw Error("OPTION_INVALID", "array has the wrong length",
-                {{"option", std::string("data")},
-                 {"reason", "expected " + std::to_string(count) + " values, got " + std::to_string(array.ElementLength())}});
+    throw Error(
+        "OPTION_INVALID", "array has the wrong length",
+        {{"option", std::string("data")},
+         {"reason", "expected " + std::to_string(count) + " values, got " + std::to_string(array.ElementLength())}});
   }
   at::Tensor tensor = at::empty(shape, at::kFloat);
   std::copy_n(array.Data(), count, tensor.mutable_data_ptr<float>());

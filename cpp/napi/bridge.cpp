@@ -42,7 +42,8 @@ void call_js(napi_env raw, napi_value, void* context, void* data) {
   } catch (const Napi::Error& error) {
     settlement->deferred.Reject(error.Value());
   }
-  if (--*settlement->pending == 0) napi_unref_threadsafe_function(raw, *static_cast<napi_threadsafe_function*>(context));
+  if (--*settlement->pending == 0)
+    napi_unref_threadsafe_function(raw, *static_cast<napi_threadsafe_function*>(context));
 }
 
 class FunctionJob : public Job {
@@ -100,7 +101,8 @@ Reply guard(const std::function<Reply()>& work) {
   } catch (const std::bad_alloc&) {
     return failure(Error("OUT_OF_MEMORY", "out of memory", {{"requested", 0.0}}));
   } catch (const std::exception& error) {
-    return [message = std::string(error.what())](Napi::Env env) -> Napi::Value { throw Napi::Error::New(env, message); };
+    return
+        [message = std::string(error.what())](Napi::Env env) -> Napi::Value { throw Napi::Error::New(env, message); };
   }
 }
 
@@ -138,7 +140,8 @@ void Bridge::settle(Napi::Promise::Deferred deferred, Reply reply) {
   const std::lock_guard lock(mutex_);
   if (function_ == nullptr) return;
   auto settlement = std::make_unique<Settlement>(Settlement{deferred, std::move(reply), this, &pending_});
-  if (napi_call_threadsafe_function(function_, settlement.get(), napi_tsfn_nonblocking) == napi_ok) settlement.release();
+  if (napi_call_threadsafe_function(function_, settlement.get(), napi_tsfn_nonblocking) == napi_ok)
+    settlement.release();
 }
 
 Napi::Value async(Napi::Env env, CancelFlag cancel, std::function<Reply()> work) {

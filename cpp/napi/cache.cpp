@@ -14,13 +14,14 @@ void check_rows(const KvCache& cache, int64_t layer, int64_t part, int64_t start
 }  // namespace
 
 Napi::Function CacheHandle::define(Napi::Env env) {
-  return DefineClass(env, "NativeCache",
-                     {InstanceAccessor<&CacheHandle::length>("length"), InstanceAccessor<&CacheHandle::capacity>("capacity"),
-                      InstanceAccessor<&CacheHandle::bytes>("bytes"), InstanceMethod("tokens", &CacheHandle::tokens),
-                      InstanceMethod("positions", &CacheHandle::positions), InstanceMethod("fork", &CacheHandle::fork),
-                      InstanceMethod("truncate", &CacheHandle::truncate), InstanceMethod("read", &CacheHandle::read),
-                      InstanceMethod("write", &CacheHandle::write), InstanceMethod("append", &CacheHandle::append),
-                      InstanceMethod("dispose", &CacheHandle::dispose)});
+  return DefineClass(
+      env, "NativeCache",
+      {InstanceAccessor<&CacheHandle::length>("length"), InstanceAccessor<&CacheHandle::capacity>("capacity"),
+       InstanceAccessor<&CacheHandle::bytes>("bytes"), InstanceMethod("tokens", &CacheHandle::tokens),
+       InstanceMethod("positions", &CacheHandle::positions), InstanceMethod("fork", &CacheHandle::fork),
+       InstanceMethod("truncate", &CacheHandle::truncate), InstanceMethod("read", &CacheHandle::read),
+       InstanceMethod("write", &CacheHandle::write), InstanceMethod("append", &CacheHandle::append),
+       InstanceMethod("dispose", &CacheHandle::dispose)});
 }
 
 Napi::Object CacheHandle::wrap(Napi::Env env, std::shared_ptr<KvCache> cache) {

@@ -32,9 +32,10 @@ Napi::Value gate(Napi::Env env, const std::optional<double>& logit) {
 }  // namespace
 
 Napi::Function FuserHandle::define(Napi::Env env) {
-  return DefineClass(env, "NativeFuser",
-                     {InstanceAccessor<&FuserHandle::bytes>("bytes"), InstanceMethod("gates", &FuserHandle::gates),
-                      InstanceMethod("project", &FuserHandle::project), InstanceMethod("dispose", &FuserHandle::dispose)});
+  return DefineClass(
+      env, "NativeFuser",
+      {InstanceAccessor<&FuserHandle::bytes>("bytes"), InstanceMethod("gates", &FuserHandle::gates),
+       InstanceMethod("project", &FuserHandle::project), InstanceMethod("dispose", &FuserHandle::dispose)});
 }
 
 Napi::Value FuserHandle::bytes(const Napi::CallbackInfo& info) {

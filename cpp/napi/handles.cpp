@@ -34,15 +34,25 @@ State& state(Napi::Env env) { return *env.GetInstanceData<State>(); }
 std::shared_ptr<Bridge> bridge(Napi::Env env) { return state(env).bridge; }
 
 template <>
-Napi::Function Handle<CancelHandle, std::atomic<bool>>::constructor(Napi::Env env) { return state(env).cancel.Value(); }
+Napi::Function Handle<CancelHandle, std::atomic<bool>>::constructor(Napi::Env env) {
+  return state(env).cancel.Value();
+}
 template <>
-Napi::Function Handle<SamplerHandle, Sampler>::constructor(Napi::Env env) { return state(env).sampler.Value(); }
+Napi::Function Handle<SamplerHandle, Sampler>::constructor(Napi::Env env) {
+  return state(env).sampler.Value();
+}
 template <>
-Napi::Function Handle<CacheHandle, CacheBox>::constructor(Napi::Env env) { return state(env).cache.Value(); }
+Napi::Function Handle<CacheHandle, CacheBox>::constructor(Napi::Env env) {
+  return state(env).cache.Value();
+}
 template <>
-Napi::Function Handle<ModelHandle, Decoder>::constructor(Napi::Env env) { return state(env).model.Value(); }
+Napi::Function Handle<ModelHandle, Decoder>::constructor(Napi::Env env) {
+  return state(env).model.Value();
+}
 template <>
-Napi::Function Handle<FuserHandle, Fuser>::constructor(Napi::Env env) { return state(env).fuser.Value(); }
+Napi::Function Handle<FuserHandle, Fuser>::constructor(Napi::Env env) {
+  return state(env).fuser.Value();
+}
 
 // ── cancel ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -61,10 +71,10 @@ void CancelHandle::cancel(const Napi::CallbackInfo&) { native_->store(true); }
 SamplerHandle::SamplerHandle(const Napi::CallbackInfo& info) : Handle(info) {
   const auto o = info[0].As<Napi::Object>();
   bool lossless = true;
-  native_ = std::make_shared<Sampler>(SamplerOptions{
-      number(o, "temperature"), integer(o, "topK"), number(o, "topP"), number(o, "minP"),
-      o.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless), number(o, "repetitionPenalty"),
-      number(o, "presencePenalty"), number(o, "frequencyPenalty"), ids(o.Get("history"))});
+  native_ = std::make_shared<Sampler>(
+      SamplerOptions{number(o, "temperature"), integer(o, "topK"), number(o, "topP"), number(o, "minP"),
+                     o.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless), number(o, "repetitionPenalty"),
+                     number(o, "presencePenalty"), number(o, "frequencyPenalty"), ids(o.Get("history"))});
 }
 
 Napi::Function SamplerHandle::define(Napi::Env env) {

@@ -55,7 +55,8 @@ class Handle : public Napi::ObjectWrap<Self> {
     return object;
   }
   const std::shared_ptr<T>& get() const {
-    if (!native_) throw Error("DISPOSED", std::string(Self::kName) + " is disposed", {{"handle", std::string(Self::kName)}});
+    if (!native_)
+      throw Error("DISPOSED", std::string(Self::kName) + " is disposed", {{"handle", std::string(Self::kName)}});
     return native_;
   }
   void Finalize(Napi::Env env) override { release(env); }

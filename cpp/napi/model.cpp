@@ -21,7 +21,9 @@ DecoderSpec decoder_spec(const Napi::Object& o) {
   s.query_scale = number(o, "queryScale");
   s.logit_softcap = number(o, "logitSoftcap");
   const std::string activation = text(o, "activation");
-  s.activation = activation == "silu" ? Activation::kSilu : activation == "gelu" ? Activation::kGelu : Activation::kGeluTanh;
+  s.activation = activation == "silu"   ? Activation::kSilu
+                 : activation == "gelu" ? Activation::kGelu
+                                        : Activation::kGeluTanh;
   s.qk_norm = boolean(o, "qkNorm");
   s.qkv_bias = boolean(o, "qkvBias");
   s.output_bias = boolean(o, "outputBias");
@@ -46,8 +48,7 @@ struct Held {
   Request request;
   Held(const Decoder& model, std::shared_ptr<CacheBox> box, const Napi::Value& tokens, const Napi::Value& positions,
        Logits logits, bool given, const std::string& operation)
-      : lease(std::move(box), true, operation),
-        request{&lease.cache(), ids(tokens), ids(positions), logits, given} {
+      : lease(std::move(box), true, operation), request{&lease.cache(), ids(tokens), ids(positions), logits, given} {
     if (!(lease.cache().layout() == model.layout())) {
       throw Error("CACHE_FOREIGN", "the cache belongs to a model of another shape",
                   {{"expected", std::string("this model's cache")}, {"actual", std::string("another model's cache")}});
@@ -58,8 +59,9 @@ struct Held {
     }
     for (const uint32_t position : request.positions) {
       if (position >= model.spec().context) {
-        throw Error("CACHE_FULL", "position " + std::to_string(position) + " is past the model's context",
-                    {{"length", static_cast<double>(position) + 1}, {"capacity", static_cast<double>(model.spec().context)}});
+        throw Error(
+            "CACHE_FULL", "position " + std::to_string(position) + " is past the model's context",
+            {{"length", static_cast<double>(position) + 1}, {"capacity", static_cast<double>(model.spec().context)}});
       }
     }
   }
@@ -158,8 +160,8 @@ Napi::Value ModelHandle::dtype(const Napi::CallbackInfo& info) {
 
 Napi::Value ModelHandle::cache(const Napi::CallbackInfo& info) {
   return sync(info.Env(), [&] {
-    return CacheHandle::wrap(info.Env(), std::make_shared<KvCache>(get()->layout(), integer(info[0]),
-                                                                    info[1].As<Napi::Boolean>().Value()));
+    return CacheHandle::wrap(
+        info.Env(), std::make_shared<KvCache>(get()->layout(), integer(info[0]), info[1].As<Napi::Boolean>().Value()));
   });
 }
 
@@ -175,7 +177,9 @@ Napi::Value ModelHandle::forward(const Napi::CallbackInfo& info) {
     return async(env, cancel, [model, held, cancel]() -> Reply {
       std::vector<Request> requests{held->request};
       const at::Tensor rows = model->forward(requests, cancel)[0];
-      return [rows](Napi::Env e) -> Napi::Value { return rows.defined() ? float_array(e, rows).As<Napi::Value>() : e.Null(); };
+      return [rows](Napi::Env e) -> Napi::Value {
+        return rows.defined() ? float_array(e, rows).As<Napi::Value>() : e.Null();
+      };
     });
   });
 }
@@ -188,7 +192,11 @@ Napi::Value ModelHandle::step(const Napi::CallbackInfo& info) {
                                        info[4].As<Napi::Boolean>().Value(), "step");
     if (held->request.tokens.empty()) option_invalid("tokens", "a step needs at least one token");
     auto deferred = Napi::Promise::Deferred::New(env);
-    Step step{bridge(env), deferred, std::move(held), unwrap<SamplerHandle>(info[1]), info[5].As<Napi::Boolean>().Value(),
+    Step step{bridge(env),
+              deferred,
+              std::move(held),
+              unwrap<SamplerHandle>(info[1]),
+              info[5].As<Napi::Boolean>().Value(),
               cancel_flag(info[6])};
     step.bridge->begin(env, step.cancel);
     Executor::instance().submit(std::make_shared<StepJob>(model, std::move(step)));
@@ -203,7 +211,8 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
     auto table = std::make_shared<TensorTable>(tensor_table(info[1].As<Napi::Object>()));
     const at::ScalarType dtype = scalar_type(info[2].As<Napi::String>().Utf8Value());
     // Lives and dies on the JavaScript thread: the reply owns it by a plain pointer.
-    auto* progress = info[3].IsFunction() ? new Napi::FunctionReference(Napi::Persistent(info[3].As<Napi::Function>())) : nullptr;
+    auto* progress =
+        info[3].IsFunction() ? new Napi::FunctionReference(Napi::Persistent(info[3].As<Napi::Function>())) : nullptr;
     return async(env, cancel_flag(info[4]), [spec, table, dtype, progress]() -> Reply {
       auto tensors = map_tensors(*table, dtype);
       const auto count = static_cast<double>(tensors.size());

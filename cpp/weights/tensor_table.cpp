@@ -17,12 +17,18 @@ namespace {
 
 const char* errno_name(int error) {
   switch (error) {
-    case ENOENT: return "ENOENT";
-    case EACCES: return "EACCES";
-    case EISDIR: return "EISDIR";
-    case ENOMEM: return "ENOMEM";
-    case EMFILE: return "EMFILE";
-    default: return "EIO";
+    case ENOENT:
+      return "ENOENT";
+    case EACCES:
+      return "EACCES";
+    case EISDIR:
+      return "EISDIR";
+    case ENOMEM:
+      return "ENOMEM";
+    case EMFILE:
+      return "EMFILE";
+    default:
+      return "EIO";
   }
 }
 
@@ -97,12 +103,14 @@ std::unordered_map<std::string, at::Tensor> map_tensors(const TensorTable& table
     at::Tensor tensor;
     if (aligned) {
       auto keep = map;
-      tensor = at::from_blob(at_begin, entry.shape, [keep](void*) {}, at::TensorOptions().dtype(type));
+      tensor = at::from_blob(
+          at_begin, entry.shape, [keep](void*) {}, at::TensorOptions().dtype(type));
     } else {
       // torch.save may lay storages at odd addresses: copy bytes first.
       auto copy = std::shared_ptr<char[]>(new char[static_cast<size_t>(bytes) + 1]);
       std::copy_n(at_begin, bytes, copy.get());
-      tensor = at::from_blob(copy.get(), entry.shape, [copy](void*) {}, at::TensorOptions().dtype(type));
+      tensor = at::from_blob(
+          copy.get(), entry.shape, [copy](void*) {}, at::TensorOptions().dtype(type));
     }
     if (!tensors.emplace(entry.name, tensor.to(dtype)).second) invalid(file, "tensor " + entry.name + " appears twice");
   }

@@ -1,6 +1,6 @@
 import type { NativeSampler } from "../../typings/native.js";
 import { C2CError } from "../errors.js";
-import { type FuseOrder } from "../fuser/fuse.js";
+import type { FuseOrder } from "../fuser/fuse.js";
 import { strategies } from "../fuser/fuser.js";
 import { fuserState } from "../fuser/state.js";
 import { type Beginning, type Choice, GenerationRun, type TokenSource } from "../generation/generation.js";
