@@ -74,7 +74,8 @@ function dependencies() {
     return report(1, "npm dependencies", "installed with the package", since, true);
   if (dependenciesFit()) return report(1, "npm dependencies", "unchanged", since, true);
   const npm = process.platform === "win32" ? "npm.cmd" : "npm";
-  const result = run(npm, ["ci", "--no-audit", "--no-fund"], { cwd: home });
+  // Not `npm ci`: it refuses a lock file that lacks other platforms' optional packages, and some registries hide those.
+  const result = run(npm, ["install", "--no-audit", "--no-fund"], { cwd: home });
   if (result.missing)
     throw new Failure("npm is not on PATH: install it with Node (https://nodejs.org), then run this again.");
   if (!result.ok)
