@@ -96,11 +96,15 @@ at::Tensor Decoder::attend(const Request& request, const at::Tensor& query, int6
   const at::Tensor k = request.cache->rows(layer, 0, 0, seen).transpose(0, 1).unsqueeze(0);
   const at::Tensor v = request.cache->rows(layer, 1, 0, seen).transpose(0, 1).unsqueeze(0);
   const int64_t window = spec_.layers[static_cast<size_t>(layer)].window;
-  const auto& old = request.cache->positions();
-  std::vector<int64_t> keys(old.begin(), old.begin() + past);
-  keys.insert(keys.end(), request.positions.begin(), request.positions.end());
-  const bool cut = window > 0 && seen > 0 &&
-                   *std::max_element(keys.begin(), keys.end()) - *std::min_element(keys.begin(), keys.end()) >= window;
+  std::vector<int64_t> keys;  // positions of all rows, where a window may hide some
+  bool cut = false;
+  if (window > 0) {
+    const auto& old = request.cache->positions();
+    keys.assign(old.begin(), old.begin() + past);
+    keys.insert(keys.end(), request.positions.begin(), request.positions.end());
+    const auto [low, high] = std::minmax_element(keys.begin(), keys.end());
+    cut = *high - *low >= window;
+  }
   std::optional<at::Tensor> mask;
   if (cut || (rows > 1 && past > 0)) {
     const at::Tensor index = at::arange(seen, at::kLong);
