@@ -7,38 +7,46 @@ import { loadLinks } from "./sources.js";
 
 /** `chat`: a conversation on the terminal. Ctrl-C ends an answer, or the chat between answers; Ctrl-D ends the chat. */
 export function addChat(program: Command): void {
-  addAnswerOptions(program.command("chat").description("talk with a receiver, alone or with its sharers")).action(
-    async (flags: AnswerFlags) => {
+  addAnswerOptions(program.command("chat").description("talk with a receiver, alone or with its sharers"))
+    .option("--json", "no prompts; each answer is one line: its `done` event as JSON")
+    .action(async (flags: AnswerFlags & { json?: boolean }) => {
       await using loaded = await loadLinks(flags);
       const { receiver, links } = loaded;
       using channel = links.length > 0 ? connect(receiver, links, flags.order ? { order: flags.order } : {}) : null;
       const messages: Message[] = flags.system === undefined ? [] : [{ role: "system", content: flags.system }];
-      const lines = createInterface({ input: process.stdin, output: process.stdout, prompt: "> " });
+      const lines = createInterface({
+        input: process.stdin,
+        output: flags.json ? undefined : process.stdout,
+        prompt: "> ",
+      });
       let answering: AbortController | null = null;
       lines.on("SIGINT", () => (answering ? answering.abort() : lines.close()));
-      lines.prompt();
+      if (!flags.json) lines.prompt();
       for await (const line of lines) {
         if (line.trim() !== "") {
           messages.push({ role: "user", content: line });
           answering = new AbortController();
           const options = { ...answerOptions(flags), signal: answering.signal };
-          const text = await answer(channel ? channel.generate(messages, options) : solo(receiver, messages, options));
+          const text = await answer(
+            channel ? channel.generate(messages, options) : solo(receiver, messages, options),
+            flags.json,
+          );
           answering = null;
           messages.push({ role: "assistant", content: text });
         }
-        lines.prompt();
+        if (!flags.json) lines.prompt();
       }
-    },
-  );
+    });
 }
 
-/** Streams an answer to stdout; what was said before an abort counts as the answer. */
-async function answer(events: AsyncIterable<GenerationEvent>): Promise<string> {
+/** Streams an answer to stdout (or prints it as JSON); what was said before an abort counts as the answer. */
+async function answer(events: AsyncIterable<GenerationEvent>, json = false): Promise<string> {
   let text = "";
   try {
     for await (const event of events) {
+      if (event.type === "done" && json) process.stdout.write(JSON.stringify(event));
       if (event.type !== "token") continue;
-      process.stdout.write(event.text);
+      if (!json) process.stdout.write(event.text);
       text += event.text;
     }
   } catch (error) {

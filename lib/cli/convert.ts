@@ -11,11 +11,21 @@ export function addConvert(program: Command): void {
     .argument("<in>", "a fuser: a folder or owner/name[@revision][:folder]")
     .argument("<out>", "the folder to write")
     .addOption(new Option("--format <format>", "what to write").choices(["native", "reference"]).default("native"))
-    .action(async (from: string, out: string, { format }: { readonly format: "native" | "reference" }) => {
-      const folder = await withProgress(from, (onProgress) =>
-        resolveSource(parseSource(from), "fuser", { onProgress }),
-      );
-      await writeFuserFolder(await readFuserFolder(folder), out, format);
-      console.log(`${out} (${format})`);
-    });
+    .option("--json", "print one JSON object: kind, format, folder, projectors")
+    .action(
+      async (
+        from: string,
+        out: string,
+        flags: { readonly format: "native" | "reference"; readonly json?: boolean },
+      ) => {
+        const { format } = flags;
+        const folder = await withProgress(from, (onProgress) =>
+          resolveSource(parseSource(from), "fuser", { onProgress }),
+        );
+        const fuser = await readFuserFolder(folder);
+        await writeFuserFolder(fuser, out, format);
+        const result = { kind: fuser.kind, format, folder: out, projectors: fuser.projectors.length };
+        console.log(flags.json ? JSON.stringify(result) : `${out} (${format})`);
+      },
+    );
 }

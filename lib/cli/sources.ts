@@ -11,9 +11,12 @@ import {
 } from "../index.js";
 import { Progress } from "./progress.js";
 
-/** Reads `folder` (an existing folder) or `owner/name[@revision][:folder]` (a repository on the hub). Errors: OPTION_INVALID. */
+/**
+ * Reads `folder` (one that exists, or a path that begins with "/" or ".") or `owner/name[@revision][:folder]` (a repository
+ * on the hub). Errors: OPTION_INVALID.
+ */
 export function parseSource(text: string): Source {
-  if (statSync(text, { throwIfNoEntry: false })) return { kind: "folder", path: text };
+  if (/^[./]/.test(text) || statSync(text, { throwIfNoEntry: false })) return { kind: "folder", path: text };
   const [, owner, name, revision, folder] = /^([\w.-]+)\/([\w.-]+)(?:@([^:\s]+))?(?::(\S+))?$/.exec(text) ?? [];
   if (!owner || !name || owner.startsWith(".")) {
     const reason = `${JSON.stringify(text)} is neither a folder nor owner/name[@revision][:folder]`;
