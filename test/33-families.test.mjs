@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { loadModel } from "../dist/index.js";
+import { readSafetensors, writeSafetensors } from "../dist/weights/safetensors.js";
 
 const golden = fileURLToPath(new URL("./goldens/models/llama", import.meta.url));
 const ids = Array.from({ length: 24 }, (_, i) => (i * 37 + 5) % 600);
@@ -49,6 +50,46 @@ test("Mistral's window hides what lies further back, and nothing else", async ()
   ];
   assert.ok(distance(...rows(0, 8)) < 1e-5, "the first rows see everything");
   assert.ok(distance(...rows(9, ids.length)) > 1e-3, "later rows do not");
+});
+
+/** float32 bits to float16 bits, cut (not rounded); what is too small becomes zero. */
+function half(bits) {
+  const exponent = ((bits >>> 23) & 0xff) - 112;
+  const sign = (bits >>> 16) & 0x8000;
+  return exponent <= 0 ? sign : sign | (exponent << 10) | ((bits >>> 13) & 0x3ff);
+}
+
+test("float16 files become bfloat16, or float32 when asked", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "c2c-half-"));
+  try {
+    await cp(golden, folder, { recursive: true });
+    const path = join(folder, "model.safetensors");
+    const { tensors } = await readSafetensors(path);
+    const file = await readFile(path);
+    const halves = tensors.map(({ name, shape, begin, end }) => {
+      const from = new Uint32Array(file.buffer.slice(file.byteOffset + begin, file.byteOffset + end));
+      return { name, shape, dtype: "F16", data: new Uint8Array(Uint16Array.from(from, half).buffer) };
+    });
+    await writeSafetensors(path, halves);
+    const config = JSON.parse(await readFile(join(folder, "config.json"), "utf8"));
+    await writeFile(join(folder, "config.json"), JSON.stringify({ ...config, dtype: "float16" }));
+    const run = async (path, options) => {
+      const model = await loadModel({ kind: "folder", path }, options);
+      const out = await model.logits(model.cache(), model.tokens(ids));
+      const { dtype } = model;
+      await model.dispose();
+      return { dtype, out };
+    };
+    const exact = await run(golden);
+    const wide = await run(folder, { dtype: "float32" });
+    const narrow = await run(folder);
+    assert.equal([wide.dtype, narrow.dtype], ["float32", "bfloat16"]);
+    const scale = exact.out.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+    assert.ok(distance(exact.out, wide.out) < 0.01 * scale, `${distance(exact.out, wide.out)} of ${scale}`);
+    assert.ok(distance(exact.out, narrow.out) < 0.1 * scale, `${distance(exact.out, narrow.out)} of ${scale}`);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 });
 
 test.run();
