@@ -7,6 +7,7 @@ import { writeAtomic } from "../dist/weights/atomic.js";
 import { modelTable } from "../dist/weights/folder.js";
 import { readTensor } from "../dist/weights/read.js";
 import { readSafetensors, writeSafetensors } from "../dist/weights/safetensors.js";
+import { fails } from "./support.mjs";
 
 const test = suite("safetensors");
 let folder = "";
@@ -14,15 +15,6 @@ test.before.each(async () => {
   folder = await mkdtemp(join(tmpdir(), "c2c-safetensors-"));
 });
 test.after.each(() => rm(folder, { recursive: true, force: true }));
-
-async function fails(promise, code, pattern = /./) {
-  const error = await promise.then(
-    () => assert.unreachable(`${code} expected`),
-    (reason) => reason,
-  );
-  assert.is(error.code, code, error.stack);
-  assert.match(JSON.stringify(error.details), pattern);
-}
 
 /** A file with this header (text or object) and this many bytes of data. */
 async function lying(header, bytes = 0, length = undefined) {

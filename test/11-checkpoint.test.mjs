@@ -6,6 +6,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { readCheckpoint, writeCheckpoint } from "../dist/weights/checkpoint.js";
 import { readPickle } from "../dist/weights/pickle.js";
+import { fails } from "./support.mjs";
 
 const GOLDENS = new URL("goldens/fusers/", import.meta.url).pathname;
 const test = suite("checkpoint");
@@ -14,15 +15,6 @@ test.before.each(async () => {
   folder = await mkdtemp(join(tmpdir(), "c2c-checkpoint-"));
 });
 test.after.each(() => rm(folder, { recursive: true, force: true }));
-
-async function fails(promise, code, pattern = /./) {
-  const error = await promise.then(
-    () => assert.unreachable(`${code} expected`),
-    (reason) => reason,
-  );
-  assert.is(error.code, code, error.stack);
-  assert.match(JSON.stringify(error.details), pattern);
-}
 
 async function contents(path) {
   const bytes = await readFile(path);

@@ -5,6 +5,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { readModelConfig } from "../dist/model/config.js";
 import { writeSafetensors } from "../dist/weights/safetensors.js";
+import { fails } from "./support.mjs";
 
 const MODELS = new URL("goldens/models/", import.meta.url).pathname;
 const PAIR = new URL("../models/pair/", import.meta.url).pathname;
@@ -14,15 +15,6 @@ test.before.each(async () => {
   folder = await mkdtemp(join(tmpdir(), "c2c-config-"));
 });
 test.after.each(() => rm(folder, { recursive: true, force: true }));
-
-async function fails(promise, code, pattern = /./) {
-  const error = await promise.then(
-    () => assert.unreachable(`${code} expected`),
-    (reason) => reason,
-  );
-  assert.is(error.code, code, error.stack);
-  assert.match(JSON.stringify(error.details), pattern);
-}
 
 /** A golden model's config with changes; undefined removes a key. */
 async function changed(model, changes, weights = "model.embed_tokens.weight") {

@@ -7,6 +7,7 @@ import * as assert from "uvu/assert";
 import { readFuserFolder, writeFuserFolder } from "../dist/fuser/folder.js";
 import { projectorOptions } from "../dist/fuser/projectors.js";
 import { readTensor } from "../dist/weights/read.js";
+import { fails } from "./support.mjs";
 
 const GOLDENS = new URL("goldens/", import.meta.url).pathname;
 const FUSERS = join(GOLDENS, "fusers");
@@ -17,15 +18,6 @@ test.before.each(async () => {
   folder = await mkdtemp(join(tmpdir(), "c2c-fuser-"));
 });
 test.after.each(() => rm(folder, { recursive: true, force: true }));
-
-async function fails(promise, code, pattern = /./) {
-  const error = await promise.then(
-    () => assert.unreachable(`${code} expected`),
-    (reason) => reason,
-  );
-  assert.is(error.code, code, error.stack);
-  assert.match(JSON.stringify(error.details), pattern);
-}
 
 /** Everything a fuser folder says, its weights' bytes too. */
 async function whole(fuser) {

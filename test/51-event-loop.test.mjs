@@ -26,14 +26,13 @@ async function lateness(work) {
 test("prefill of 2,000 tokens", async () => {
   const model = await loadModel(folder("receiver"));
   const tokens = model.tokens(Array.from({ length: 2000 }, (_, i) => (i * 7) % 1000));
-  // Another program may take a core for a moment: the best of three tries counts.
   const tries = [];
   for (let i = 0; i < 3; i++) {
     tries.push(await lateness(async () => (await model.prefill(tokens)).dispose()));
   }
   console.log(`latest timer of each try, ms: ${tries.map((ms) => ms.toFixed(1)).join(" ")}`);
   await model.dispose();
-  assert.ok(Math.min(...tries) <= 20, tries.join(" "));
+  assert.ok(Math.max(...tries) <= 20, tries.join(" "));
 });
 
 test("encoding of a long text", async () => {
