@@ -6,7 +6,8 @@ import * as assert from "uvu/assert";
 import { StopMatcher, Tokenizer } from "../dist/tokens/index.js";
 
 const models = join(dirname(fileURLToPath(import.meta.url)), "goldens", "models");
-const text = fc.string({ unit: "grapheme", maxLength: 40 });
+// U+FFFD is a character like any other, but here it is how half a character would show.
+const text = fc.string({ unit: "grapheme", maxLength: 40 }).filter((input) => !input.includes("\uFFFD"));
 
 for (const name of ["qwen2", "llama", "gemma3"]) {
   test(`${name}: valid text never shows half a character`, async () => {
