@@ -1,0 +1,57 @@
+#include "model/weights.h"
+
+#include "core/error.h"
+
+namespace c2c {
+
+DecoderWeights take_weights(const DecoderSpec& s, std::unordered_map<std::string, at::Tensor> tensors) {
+  DecoderWeights w;
+  const auto take = [&](const std::string& name, std::vector<int64_t> shape) {
+    auto found = tensors.find(name);
+    if (found == tensors.end()) shape_mismatch(name, shape, {});
+    at::Tensor tensor = std::move(found->second);
+    tensors.erase(found);
+    if (tensor.sizes() != at::IntArrayRef(shape)) shape_mismatch(name, shape, tensor.sizes().vec());
+    w.bytes += static_cast<int64_t>(tensor.nbytes());
+    return tensor;
+  };
+  const auto linear = [&](const std::string& name, int64_t out, int64_t in, bool bias) {
+    Linear l{take(name + ".weight", {out, in}), {}};
+    if (bias) l.bias = take(name + ".bias", {out});
+    return l;
+  };
+  const int64_t queries = s.heads * s.head_dim, keys = s.kv_heads * s.head_dim;
+  w.embedding = take(s.prefix + "embed_tokens.weight", {s.vocab, s.hidden});
+  for (size_t i = 0; i < s.layers.size(); ++i) {
+    const std::string at = s.prefix + "layers." + std::to_string(i) + ".";
+    Layer l;
+    l.input_norm = take(at + "input_layernorm.weight", {s.hidden});
+    l.attention_norm = take(at + "post_attention_layernorm.weight", {s.hidden});
+    if (s.post_norms) {
+      l.feed_norm = take(at + "pre_feedforward_layernorm.weight", {s.hidden});
+      l.feed_post_norm = take(at + "post_feedforward_layernorm.weight", {s.hidden});
+    }
+    if (s.qk_norm) {
+      l.query_norm = take(at + "self_attn.q_norm.weight", {s.head_dim});
+      l.key_norm = take(at + "self_attn.k_norm.weight", {s.head_dim});
+    }
+    l.query = linear(at + "self_attn.q_proj", queries, s.hidden, s.qkv_bias);
+    l.key = linear(at + "self_attn.k_proj", keys, s.hidden, s.qkv_bias);
+    l.value = linear(at + "self_attn.v_proj", keys, s.hidden, s.qkv_bias);
+    l.output = linear(at + "self_attn.o_proj", s.hidden, queries, s.output_bias);
+    l.gate = linear(at + "mlp.gate_proj", s.intermediate, s.hidden, s.mlp_bias);
+    l.up = linear(at + "mlp.up_proj", s.intermediate, s.hidden, s.mlp_bias);
+    l.down = linear(at + "mlp.down_proj", s.hidden, s.intermediate, s.mlp_bias);
+    w.layers.push_back(std::move(l));
+  }
+  w.final_norm = take(s.prefix + "norm.weight", {s.hidden});
+  w.head = s.tied ? w.embedding : take(s.head, {s.vocab, s.hidden});
+  for (const auto& [name, tensor] : tensors) {
+    // Files of tied models may repeat the head; old files carry the rope's frequencies.
+    const bool known = (s.tied && name == s.head) || name.ends_with("rotary_emb.inv_freq");
+    if (!known) shape_mismatch(name, {}, tensor.sizes().vec());
+  }
+  return w;
+}
+
+}  // namespace c2c
