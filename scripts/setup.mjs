@@ -1,6 +1,6 @@
 // Everything between a fresh clone and a working package: npm dependencies, libtorch, the native build, TypeScript.
 // Needs Node alone. Steps whose input did not change are skipped.
-//   node scripts/setup.mjs [--quiet] [--tests]     --tests builds the C++ test programs too
+//   node scripts/setup.mjs [--quiet] [--tests] [--bench]     --tests, --bench: build those C++ programs too
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -13,6 +13,7 @@ const build = join(home, "build");
 const stampFile = join(build, "stamps.json");
 const quiet = process.argv.includes("--quiet");
 const tests = process.argv.includes("--tests");
+const bench = process.argv.includes("--bench");
 const STEPS = 4;
 
 /** Says what a step came to; `--quiet` leaves out steps that had nothing to do. */
@@ -121,10 +122,11 @@ function checkTools() {
 
 function native(root) {
   const since = performance.now();
-  const inputs = ["cpp", "CMakeLists.txt", ...(tests ? ["test/cpp"] : [])];
-  const stamp = fingerprint(inputs, root, process.arch, String(tests)).content;
+  const programs = [...(tests ? ["test/cpp"] : []), ...(bench ? ["bench/cpp"] : [])];
+  const print = (folders) => fingerprint(["cpp", "CMakeLists.txt", ...folders], root, process.arch).content;
+  const key = ["native", ...programs].join(" ");
+  const stamp = print(programs);
   const built = ["loader", "cache_to_cache"].every((name) => existsSync(join(build, "Release", `${name}.node`)));
-  const key = tests ? "native with tests" : "native";
   const stamps = readJson(stampFile) ?? {};
   if (built && stamps[key] === stamp) return report(3, "native build", "unchanged", since, true);
   checkTools();
@@ -138,11 +140,12 @@ function native(root) {
     if (!result.ok)
       throw new Failure(`The native build failed (cmake-js ${args[0]}): the first error above says where.`);
   };
-  cmakeJs("configure", `--CDTORCH_ROOT=${root}`, `--CDC2C_TESTS=${tests ? "ON" : "OFF"}`);
+  cmakeJs("configure", `--CDTORCH_ROOT=${root}`, `--CDC2C_TESTS=${tests ? "ON" : "OFF"}`, `--CDC2C_BENCH=${bench ? "ON" : "OFF"}`);
   cmakeJs("build");
   writeStamp(key, stamp);
-  if (tests) writeStamp("native", fingerprint(["cpp", "CMakeLists.txt"], root, process.arch, "false").content);
-  report(3, "native build", tests ? "built, with its test programs" : "built", since, false);
+  // Every build makes the addon too.
+  if (programs.length > 0) writeStamp("native", print([]));
+  report(3, "native build", programs.length > 0 ? `built, with ${programs.join(" and ")}` : "built", since, false);
 }
 
 function typescript() {
