@@ -14,7 +14,7 @@ if (program === undefined) {
   );
   process.exitCode = process.env.CI === "true" || !check ? 1 : 0;
 } else {
-  const files = ["cpp", "test/cpp"].flatMap((folder) => {
+  const files = ["cpp", "test/cpp", "bench/cpp"].flatMap((folder) => {
     try {
       return readdirSync(join(home, folder), { recursive: true })
         .filter((name) => /\.(cpp|h|cu|cuh)$/.test(name))

@@ -140,7 +140,12 @@ function native(root) {
     if (!result.ok)
       throw new Failure(`The native build failed (cmake-js ${args[0]}): the first error above says where.`);
   };
-  cmakeJs("configure", `--CDTORCH_ROOT=${root}`, `--CDC2C_TESTS=${tests ? "ON" : "OFF"}`, `--CDC2C_BENCH=${bench ? "ON" : "OFF"}`);
+  cmakeJs(
+    "configure",
+    `--CDTORCH_ROOT=${root}`,
+    `--CDC2C_TESTS=${tests ? "ON" : "OFF"}`,
+    `--CDC2C_BENCH=${bench ? "ON" : "OFF"}`,
+  );
   cmakeJs("build");
   writeStamp(key, stamp);
   // Every build makes the addon too.

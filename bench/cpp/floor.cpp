@@ -18,9 +18,7 @@
 
 namespace {
 
-double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Seconds of one run: the best of several, since only interruptions make a run longer.
 template <class Work>
@@ -61,15 +59,15 @@ using Product = at::Tensor(const at::Tensor&, const at::Tensor&, const std::opti
 // 24 products of [rows, 1024] by [1024, 1024]: together larger than the last-level cache, as a model's are.
 double gflops(at::ScalarType dtype, int64_t rows) {
   auto& dispatcher = c10::Dispatcher::singleton();
-  static const auto pack =
-      dispatcher.findSchemaOrThrow("mkldnn::_reorder_linear_weight", "").typed<Pack>();
+  static const auto pack = dispatcher.findSchemaOrThrow("mkldnn::_reorder_linear_weight", "").typed<Pack>();
   static const auto product = dispatcher.findSchemaOrThrow("mkldnn::_linear_pointwise", "").typed<Product>();
   std::vector<at::Tensor> weights;
   for (int i = 0; i < 24; ++i) weights.push_back(pack.call(at::randn({1024, 1024}).to(dtype), c10::SymInt(rows)));
   const at::Tensor x = at::randn({rows, 1024}).to(dtype);
   const double time = best(
       [&] {
-        for (const at::Tensor& weight : weights) product.call(x, weight, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
+        for (const at::Tensor& weight : weights)
+          product.call(x, weight, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
       },
       0.5);
   return 24.0 * 2 * 1024 * 1024 * static_cast<double>(rows) / time / 1e9;
