@@ -5,3 +5,7 @@ export { fuse } from "./fuser/fuse.js";
 export { loadFuser } from "./fuser/fuser.js";
 export { loadModel } from "./model/model.js";
 export type * from "./types.js";
+
+import { noticeOnImport } from "./setup/notice.js";
+
+noticeOnImport();

@@ -1,16 +1,8 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { homedir } from "node:os";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { isMainThread } from "node:worker_threads";
 import type { Native, NativeCancel } from "../typings/native.js";
 import { C2CError, type ErrorCode, type ErrorDetails } from "./errors.js";
+import { loadNative } from "./setup/load.js";
 
-const HOME = dirname(dirname(fileURLToPath(import.meta.url)));
-/** The addon is tied to one minor version of libtorch. */
-const LIBTORCH = "2.13";
-const FIX = ["npm run demo (or npm test): sets everything up first", "node scripts/setup.mjs"];
 const CODES: Readonly<Record<ErrorCode, true>> = {
   SHAPE_MISMATCH: true,
   OUT_OF_MEMORY: true,
@@ -27,12 +19,6 @@ const CODES: Readonly<Record<ErrorCode, true>> = {
   NATIVE_MISSING: true,
 };
 
-interface Loader {
-  open(path: string): void;
-}
-type Tried = ErrorDetails["NATIVE_MISSING"]["tried"][number];
-
-const load = createRequire(import.meta.url);
 let loaded: Native | undefined;
 
 /**
@@ -45,93 +31,12 @@ export function native(): Native {
 }
 
 function open(): Native {
-  const tried: Tried[] = [];
-  for (const folder of [join(HOME, "build/Release"), join(HOME, "prebuilds", `${process.platform}-${process.arch}`)]) {
-    const loader = attempt<Loader>(join(folder, "loader.node"), tried);
-    if (!loader || !openLibtorch(loader, tried)) {
-      continue;
-    }
-    const path = join(folder, "cache_to_cache.node");
-    const addon = attempt<Native>(path, tried);
-    if (!addon) {
-      continue;
-    }
-    const version = addon.info().libtorch;
-    if (!version.startsWith(`${LIBTORCH}.`)) {
-      tried.push({ path, cause: `libtorch is ${version}, this package is built for ${LIBTORCH}` });
-      continue;
-    }
-    if (isMainThread) {
-      // The executor must be joined before libtorch's statics go. Worker threads share it and leave it running.
-      process.on("exit", () => addon.drain());
-    }
-    return addon;
+  const { native: addon } = loadNative();
+  if (isMainThread) {
+    // The executor must be joined before libtorch's statics go. Worker threads share it and leave it running.
+    process.on("exit", () => addon.drain());
   }
-  const platform = `${process.platform}-${process.arch}`;
-  const causes = tried.map(({ path, cause }) => `  ${path}: ${cause}`).join("\n");
-  throw new C2CError(
-    "NATIVE_MISSING",
-    { platform, tried, fix: FIX },
-    `the native part for ${platform} could not be loaded:\n${causes}\nfix: ${FIX.join("; or ")}`,
-  );
-}
-
-function attempt<T>(path: string, tried: Tried[]): T | undefined {
-  if (!existsSync(path)) {
-    tried.push({ path, cause: "no such file" });
-    return undefined;
-  }
-  try {
-    return load(path) as T;
-  } catch (error) {
-    tried.push({ path, cause: messageOf(error) });
-    return undefined;
-  }
-}
-
-/** Opens libtorch from the first root that has it; a root that the environment names is the only one. */
-function openLibtorch(loader: Loader, tried: Tried[]): boolean {
-  const named = process.env.CACHE_TO_CACHE_LIBTORCH;
-  const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "cache-to-cache");
-  const roots = named ? [named] : [recordedRoot(), join(cache, "libtorch-2.13.0-cpu")];
-  for (const root of new Set(roots)) {
-    if (root !== undefined && openRoot(loader, root, tried)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-function openRoot(loader: Loader, root: string, tried: Tried[]): boolean {
-  const lib = join(root, "lib");
-  let path = lib;
-  try {
-    const suffix = process.platform === "darwin" ? "dylib" : "so";
-    const openmp = readdirSync(lib).filter((name) => /^lib[gi]?omp.*\.(so|dylib)/.test(name));
-    for (const name of [...openmp, `libc10.${suffix}`, `libtorch_cpu.${suffix}`]) {
-      path = join(lib, name);
-      loader.open(path);
-    }
-    return true;
-  } catch (error) {
-    tried.push({ path, cause: messageOf(error) });
-    return false;
-  }
-}
-
-/** The libtorch that set-up built against. */
-function recordedRoot(): string | undefined {
-  try {
-    const record: unknown = JSON.parse(readFileSync(join(HOME, "build/libtorch.json"), "utf8"));
-    const root = typeof record === "object" && record !== null && "root" in record ? record.root : undefined;
-    return typeof root === "string" ? root : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  return addon;
 }
 
 /**

@@ -5,7 +5,8 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { findLibtorch } from "./libtorch.mjs";
+import { findLibtorch } from "./libtorch/find.mjs";
+import { locked } from "./lock.mjs";
 import { capture, Failure, output, run } from "./process.mjs";
 
 const home = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -172,44 +173,9 @@ function typescript() {
   report(4, "TypeScript", "built", since, false);
 }
 
-/** One set-up at a time in a folder: two builds in one place would spoil each other. */
-async function locked(job) {
-  const lock = join(build, "setup.lock");
-  mkdirSync(build, { recursive: true });
-  for (let told = false; ; ) {
-    try {
-      writeFileSync(lock, String(process.pid), { flag: "wx" });
-      break;
-    } catch (error) {
-      if (error.code !== "EEXIST") throw error;
-    }
-    if (!alive(lock)) {
-      rmSync(lock, { force: true });
-      continue;
-    }
-    if (!told) process.stderr.write("another set-up is running here: waiting for it\n");
-    told = true;
-    await new Promise((done) => setTimeout(done, 300));
-  }
-  const release = () => rmSync(lock, { force: true });
-  process.once("exit", release);
-  await job();
-}
-
-function alive(lock) {
-  try {
-    const pid = Number(readFileSync(lock, "utf8"));
-    if (pid === 0) return Date.now() - statSync(lock).mtimeMs < 2000;
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error.code === "EPERM";
-  }
-}
-
 try {
   for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(130));
-  await locked(async () => {
+  await locked(join(build, "setup.lock"), async () => {
     dependencies();
     const root = await libtorch();
     native(root);

@@ -1,0 +1,169 @@
+// Finds or fetches libtorch: the environment, our cache, a Python's PyTorch, a download, pip, in this order.
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, dirname, join, resolve } from "node:path";
+import { capture, Failure, output, run } from "../process.mjs";
+import { download, progressLine } from "./download.mjs";
+import { isNeeded, packageFor } from "./packages.mjs";
+import { cacheFolder, choiceFile, home, inspect, VERSION } from "./places.mjs";
+import { unzip } from "./unzip.mjs";
+
+/**
+ * { root, version, source, fresh? }. `previous` is what an earlier run found: used again where looking anew would start
+ * a Python. `fresh` is set when something was fetched. `headers`: what a build needs must be there too. `force`: fetch
+ * even when there is one. Throws Failure with every reason.
+ */
+export async function findLibtorch({ previous, variant = "cpu", headers = true, force = false, signal } = {}) {
+  const named = process.env.CACHE_TO_CACHE_LIBTORCH;
+  if (named) {
+    const { version, fault } = inspect(resolve(named), { headers });
+    if (fault) throw new Failure(`CACHE_TO_CACHE_LIBTORCH does not name a libtorch ${VERSION}: ${fault}.`);
+    return { root: resolve(named), version, source: "CACHE_TO_CACHE_LIBTORCH" };
+  }
+  const cached = cacheFolder(variant);
+  if (!force) {
+    const own = inspect(cached, { headers });
+    if (own.version) return { root: cached, version: own.version, source: "cache" };
+    if (previous?.source === "python" && fits(previous.root, variant, headers)) return previous;
+    const python = fromPython(variant, headers);
+    if (python) return python;
+  }
+  const reasons = [];
+  for (const fetchInto of [fromServer, fromPip]) {
+    try {
+      const source = await fetchInto(cached, variant, signal);
+      return { root: cached, version: inspect(cached, { headers }).version, source, fresh: true };
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      if (/disk/i.test(error.message) || /SHA-256/.test(error.message)) throw error;
+      reasons.push(error.message.replace(/\.$/, ""));
+    }
+  }
+  throw new Failure(
+    `libtorch ${VERSION} could not be had (${reasons.join("; ")}): connect to the network, set up pip, or set CACHE_TO_CACHE_LIBTORCH to an unpacked libtorch.`,
+  );
+}
+
+/** Writes down which libtorch the package is to load from now on. */
+export function choose({ root, version, source }) {
+  mkdirSync(home(), { recursive: true });
+  const temporary = `${choiceFile()}.${process.pid}`;
+  writeFileSync(temporary, `${JSON.stringify({ root, version, source }, null, 2)}\n`);
+  renameSync(temporary, choiceFile());
+}
+
+function fits(root, variant, headers) {
+  const found = inspect(root, { headers });
+  return found.version !== undefined && found.variant === variant;
+}
+
+function fromPython(variant, headers) {
+  const script =
+    "import importlib.util as u,os\ns=u.find_spec('torch')\nprint(os.path.dirname(s.origin) if s and s.origin else '')";
+  for (const command of ["python3", "python"]) {
+    const root = capture(command, ["-c", script])?.trim();
+    if (root && fits(root, variant, headers)) return { root, version: inspect(root).version, source: "python" };
+  }
+  return undefined;
+}
+
+async function fromServer(target, variant, signal) {
+  const platform = `${process.platform}-${process.arch}`;
+  const wanted = packageFor(platform, variant);
+  if (wanted === undefined) throw new Failure(`there is no ${variant} build of libtorch ${VERSION} for ${platform}`);
+  // Another place for the same files: a mirror, or a server of one's own.
+  const mirror = process.env.CACHE_TO_CACHE_MIRROR;
+  const url = mirror ? new URL(basename(wanted.url), mirror.replace(/\/*$/, "/")).href : wanted.url;
+  const file = join(home(), "downloads", decodeURIComponent(basename(wanted.url)));
+  const record = `${target}.sha256`;
+  const known = wanted.sha256 ?? digestIn(record);
+  output(`libtorch: downloading ${url}`);
+  const digest = await download({ url, file, sha256: known, signal, onProgress: progressLine(file) });
+  try {
+    output(
+      `libtorch: SHA-256 ${digest}${known === null ? " (not known beforehand; kept and compared from now on)" : ", as it must be"}`,
+    );
+    await install(file, wanted.top, target, variant);
+    writeFileSync(record, `${digest}  ${basename(file)}\n`);
+  } finally {
+    rmSync(file, { force: true });
+  }
+  return "download";
+}
+
+function digestIn(record) {
+  return existsSync(record) ? (/^[0-9a-f]{64}/.exec(readFileSync(record, "utf8"))?.[0] ?? null) : null;
+}
+
+function pipCommand() {
+  for (const [command, ...args] of [["pip"], ["pip3"], ["python3", "-m", "pip"], ["python", "-m", "pip"]]) {
+    if (capture(command, [...args, "--version"]) !== undefined) return [command, args];
+  }
+  throw new Failure("pip is not on PATH");
+}
+
+async function fromPip(target, variant) {
+  if (variant !== "cpu") throw new Failure("pip has the CPU build only");
+  const [command, args] = pipCommand();
+  const folder = mkdtempSync(join(tmpdir(), "cache-to-cache-pip-"));
+  const fixed = [
+    "--no-deps",
+    "--only-binary=:all:",
+    "--retries",
+    "0",
+    "--timeout",
+    "20",
+    "--disable-pip-version-check",
+  ];
+  try {
+    const pip = (wanted, ...more) =>
+      run(command, [...args, "download", ...fixed, ...more, `torch==${wanted}`, "-d", folder]).ok;
+    output(`libtorch: pip download --no-deps torch==${VERSION}`);
+    // What pip is set up with first; PyTorch's own index second, for the general one has builds for CUDA only.
+    const ok =
+      (process.platform === "linux" && pip(`${VERSION}+cpu`)) ||
+      pip(VERSION, "--extra-index-url", "https://download.pytorch.org/whl/cpu");
+    const wheel = ok ? readdirSync(folder).find((name) => name.endsWith(".whl")) : undefined;
+    if (wheel === undefined) throw new Failure(`pip could not download torch==${VERSION}`);
+    await install(join(folder, wheel), "torch", target, variant);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  return "pip";
+}
+
+/** Unpacks what is needed of `archive`'s folder `top` beside `target`, checks it, and puts it in place in one move. */
+async function install(archive, top, target, variant) {
+  mkdirSync(dirname(target), { recursive: true });
+  const root = mkdtempSync(`${target}.`);
+  try {
+    output("libtorch: unpacking");
+    const place = (name) =>
+      name.startsWith(`${top}/`) && isNeeded(name.slice(top.length + 1), variant)
+        ? name.slice(top.length + 1)
+        : undefined;
+    await unzip(archive, root, place);
+    const found = inspect(root, { headers: true });
+    if (found.fault) throw new Failure(`what was fetched cannot be used: ${found.fault}`);
+    if (variant === "cpu" && isForCuda(root))
+      throw new Failure("what was fetched is a build for CUDA, which cannot run without its other packages");
+    rmSync(target, { recursive: true, force: true });
+    renameSync(root, target);
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
+}
+
+function isForCuda(root) {
+  const file = join(root, "version.py");
+  return existsSync(file) && /^cuda[^=]*=\s*['"]/m.test(readFileSync(file, "utf8"));
+}

@@ -1,0 +1,1 @@
+export declare function locked<T>(lock: string, job: () => Promise<T>): Promise<T>;
