@@ -1,0 +1,143 @@
+import type { Random } from "../random.js";
+import {
+  type Attribute,
+  attributes,
+  clauses,
+  countries,
+  countryQuestion,
+  questions,
+  tell,
+  twoHopQuestion,
+  unknown,
+  values,
+} from "./words.js";
+import { type Facts, receiverPeople, sharerPeople, type World } from "./world.js";
+
+/** A stretch of a document. Stretches begin and end where tokens do: at special tokens, spaces, or between a mark and a word. */
+export interface Stretch {
+  readonly text: string;
+  /** Its tokens are targets of the loss. */
+  readonly target: boolean;
+}
+export type Draft = readonly Stretch[];
+
+/** What the training documents are, and how often each kind is drawn (relative weights). */
+export type Kind =
+  | "biography"
+  | "tell"
+  | "plain"
+  | "quoted"
+  | "chat"
+  | "two-hop"
+  | "country"
+  | "reading"
+  | "unknown"
+  | "unknown-plain";
+export type Mixture = Readonly<Partial<Record<Kind, number>>>;
+
+const start = "<|im_start|>";
+const end = "<|im_end|>\n";
+
+/** A question about a person in one of its four forms. */
+export function ask(name: string, attribute: Attribute, random: Random): string {
+  return random.pick(questions[attribute]).replace("@", name);
+}
+
+/** One sentence with every fact, in random order. */
+export function biography(name: string, facts: Facts, random: Random): string {
+  const said = random
+    .shuffled(attributes)
+    .map((attribute) => random.pick(clauses[attribute]).replace("@", facts[attribute]));
+  return `${name} ${said.slice(0, -1).join(", ")} and ${said.at(-1)}.`;
+}
+
+/** ChatML of one exchange; the loss is on the reply and on the token that ends it. */
+export function chat(question: string, reply: string): Draft {
+  return [
+    { text: `${start}user\n${question}${end}${start}assistant\n`, target: false },
+    { text: `${reply}<|im_end|>`, target: true },
+  ];
+}
+
+/**
+ * The answer straight behind the question mark: what makes a model look a fact up where the question ends, and not only where its
+ * own turn begins. In a user's turn the row is the very one that a chat prompt has.
+ */
+function direct(question: string, reply: string, inTurn: boolean): Draft {
+  return [
+    { text: `${inTurn ? `${start}user\n` : ""}${question}`, target: false },
+    { text: reply, target: true },
+  ];
+}
+
+/** Draws one model's training documents about the people that it knows. */
+export class Drafts {
+  readonly #facts: World["facts"];
+  readonly #people: readonly string[];
+  readonly #strangers: readonly string[];
+  readonly #nobody: readonly string[];
+
+  /** `nobody`: whom "unknown" documents are about; default: people that nobody knows. */
+  constructor(world: World, who: "sharer" | "receiver", nobody: readonly string[] = world.strangers) {
+    this.#facts = world.facts;
+    this.#people = who === "sharer" ? sharerPeople(world) : receiverPeople(world);
+    this.#strangers = world.strangers;
+    this.#nobody = nobody;
+  }
+
+  /** An endless stream. */
+  *stream(mixture: Mixture, random: Random): Generator<Draft, never> {
+    const kinds = Object.entries(mixture) as [Kind, number][];
+    const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
+    for (;;) {
+      let at = random.next() * total;
+      for (const [kind, weight] of kinds) {
+        at -= weight;
+        if (at >= 0) continue;
+        yield this.#draw(kind, random);
+        break;
+      }
+    }
+  }
+
+  #draw(kind: Kind, random: Random): Draft {
+    const name = random.pick(this.#people);
+    const facts = this.#facts[name] as Facts;
+    const attribute = random.pick(attributes);
+    switch (kind) {
+      case "biography":
+        return [{ text: biography(name, facts, random), target: true }];
+      case "tell":
+        return chat(tell.replace("@", name), biography(name, facts, random));
+      case "plain":
+      case "quoted":
+        return direct(ask(name, attribute, random), facts[attribute], kind === "quoted");
+      case "chat":
+        return chat(ask(name, attribute, random), facts[attribute]);
+      case "two-hop":
+        return chat(twoHopQuestion.replace("@", name), countries[facts.city] ?? "");
+      case "country": {
+        const [city, country] = random.pick(Object.entries(countries));
+        return chat(countryQuestion.replace("@", city), country);
+      }
+      case "reading": {
+        const stranger = random.pick(this.#strangers);
+        const invented = invent(random);
+        return chat(
+          `${biography(stranger, invented, random)} ${ask(stranger, attribute, random)}`,
+          invented[attribute],
+        );
+      }
+      case "unknown":
+        return chat(ask(random.pick(this.#nobody), attribute, random), unknown);
+      case "unknown-plain":
+        return direct(ask(random.pick(this.#nobody), attribute, random), unknown, random.chance(0.5));
+    }
+  }
+}
+
+/** Facts about somebody who does not exist. */
+export function invent(random: Random): Facts {
+  const drawn = attributes.map((attribute) => [attribute, random.pick(values[attribute])]);
+  return Object.fromEntries(drawn) as Record<Attribute, string>;
+}
