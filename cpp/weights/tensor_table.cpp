@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 
@@ -14,6 +15,8 @@
 namespace c2c {
 
 namespace {
+
+constexpr size_t kMaxRank = 8;  // libtorch's operators take 64; weights have at most two
 
 const char* errno_name(int error) {
   switch (error) {
@@ -89,9 +92,14 @@ std::unordered_map<std::string, at::Tensor> map_tensors(const TensorTable& table
     const auto& file = table.files[static_cast<size_t>(entry.file)];
     const at::ScalarType type = scalar_type(entry.dtype, file);
     const int64_t item = static_cast<int64_t>(c10::elementSize(type));
-    int64_t count = 1;
+    if (entry.shape.size() > kMaxRank) invalid(file, "too many dimensions in " + entry.name);
+    // Strides count an empty dimension as one, so they may overflow where the number of elements does not.
+    int64_t count = 1, stride = item;
     for (const int64_t size : entry.shape) {
-      if (size < 0 || __builtin_mul_overflow(count, size, &count)) invalid(file, "impossible shape of " + entry.name);
+      if (size < 0 || __builtin_mul_overflow(count, size, &count) ||
+          __builtin_mul_overflow(stride, std::max<int64_t>(size, 1), &stride)) {
+        invalid(file, "impossible shape of " + entry.name);
+      }
     }
     int64_t bytes = 0;
     if (__builtin_mul_overflow(count, item, &bytes) || entry.begin < 0 || entry.end < entry.begin ||

@@ -171,7 +171,9 @@ void tables() {
                                        {"a", "F32", {4}, 1, 0, 16},
                                        {"a", "I8", {16}, 0, 0, 16},
                                        {"a", "F32", {-4}, 0, 0, 16},
-                                       {"a", "F32", {INT64_MAX / 2, 8}, 0, 0, 16}};
+                                       {"a", "F32", {INT64_MAX / 2, 8}, 0, 0, 16},
+                                       {"a", "F32", {0, INT64_MAX, INT64_MAX}, 0, 0, 0},
+                                       {"a", "F32", {1, 1, 1, 1, 1, 1, 1, 1, 4}, 0, 0, 16}};
     for (const auto& entry : bad) {
       if (!throws("FILE_INVALID", [&] { map_tensors(table(entry), at::kFloat); })) return false;
     }

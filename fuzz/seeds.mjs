@@ -1,0 +1,56 @@
+// Seeds of the libFuzzer targets, in the formats that the targets' first comments describe.
+
+const I64 = (value) => {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigInt64LE(BigInt(value));
+  return bytes;
+};
+const U16 = (value) => Buffer.from([value & 0xff, value >> 8]);
+const DTYPES = ["F32", "BF16", "F16", "F64", "I8", ""];
+
+function table(wanted, sizes, entries) {
+  const content = Buffer.from(Array.from({ length: Math.max(0, ...sizes) }, (_, i) => i & 0xff));
+  const entry = ({ name, dtype, shape, file = 0, begin, end }) =>
+    Buffer.concat([
+      Buffer.from([name, DTYPES.indexOf(dtype), shape.length]),
+      ...shape.map(I64),
+      Buffer.from([file]),
+      I64(begin),
+      I64(end),
+    ]);
+  return Buffer.concat([
+    Buffer.from([wanted, sizes.length]),
+    ...sizes.map(U16),
+    Buffer.from([entries.length]),
+    ...entries.map(entry),
+    content,
+  ]);
+}
+
+/** Inputs by target. */
+export const seeds = {
+  tensor_table_fuzz: [
+    table(0, [], []),
+    table(0, [24], [{ name: 0, dtype: "F32", shape: [2, 3], begin: 0, end: 24 }]),
+    table(1, [24], [{ name: 0, dtype: "F32", shape: [2, 3], begin: 0, end: 24 }]),
+    table(1, [9], [{ name: 0, dtype: "BF16", shape: [2, 2], begin: 1, end: 9 }]),
+    table(
+      0,
+      [40],
+      [
+        { name: 0, dtype: "F32", shape: [4], begin: 0, end: 16 },
+        { name: 1, dtype: "F64", shape: [], begin: 16, end: 24 },
+        { name: 2, dtype: "F16", shape: [8], begin: 24, end: 40 },
+      ],
+    ),
+    table(
+      0,
+      [16, 8],
+      [
+        { name: 0, dtype: "F32", shape: [4], begin: 0, end: 16 },
+        { name: 1, dtype: "F32", shape: [2], file: 1, begin: 0, end: 8 },
+        { name: 2, dtype: "F32", shape: [0, 7], file: 1, begin: 8, end: 8 },
+      ],
+    ),
+  ],
+};
