@@ -1,0 +1,91 @@
+// The least time that a piece of work can take on this machine: the larger of its FLOPs at the best packed product rate
+// (below 256 rows: at that row count; from 256 on: at any such count) and its bytes at the read bandwidth.
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+const program = fileURLToPath(new URL("../build/bench/floor", import.meta.url));
+
+/** Measures the machine; several measurements are joined by taking the best of each. */
+export function measure(threads) {
+  if (!existsSync(program)) throw new Error("build/bench/floor is missing: run `node scripts/setup.mjs --bench`");
+  return JSON.parse(execFileSync(program, [String(threads)], { encoding: "utf8" }));
+}
+
+export function join(measurements) {
+  const [first, ...rest] = measurements;
+  return rest.reduce(
+    (all, next) => ({
+      ...all,
+      readGBs: Math.max(all.readGBs, next.readGBs),
+      products: all.products.map((p, i) => ({ ...p, gflops: Math.max(p.gflops, next.products[i].gflops) })),
+    }),
+    first,
+  );
+}
+
+const SIZE = { float32: 4, bfloat16: 2, int8: 1, int4: 0.5 };
+
+/** GFLOP/s at a row count; between measured counts the rate of the next larger one, so that the floor stays a floor. */
+function rate(machine, dtype, rows) {
+  const points = machine.products.filter((p) => p.dtype === dtype);
+  const from = rows >= 256 ? points.filter((p) => p.rows >= 256) : points.filter((p) => p.rows >= rows).slice(0, 1);
+  return Math.max(...from.map((p) => p.gflops));
+}
+
+function ms(machine, dtype, rows, flops, bytes) {
+  const products = dtype in { int8: 1, int4: 1 } ? "bfloat16" : dtype;
+  return Math.max(flops / rate(machine, products, rows) / 1e6, bytes / machine.readGBs / 1e6);
+}
+
+const heads = (c) => ({ d: c.head_dim ?? c.hidden_size / c.num_attention_heads, kv: c.num_key_value_heads });
+
+function layerWeights(c) {
+  const { d, kv } = heads(c);
+  return c.hidden_size * d * (2 * c.num_attention_heads + 2 * kv) + 3 * c.hidden_size * c.intermediate_size;
+}
+
+/** Work of a pure prefill of `n` tokens: the last layer stops behind its keys and values. */
+function prefillWork(c, dtype, n) {
+  const { d, kv } = heads(c);
+  const layers = c.num_hidden_layers - 1;
+  const last = 2 * c.hidden_size * kv * d;
+  const attention = layers * 4 * c.num_attention_heads * d * ((n * (n + 1)) / 2);
+  return {
+    flops: 2 * n * (layers * layerWeights(c) + last) + attention,
+    bytes: (layers * layerWeights(c) + last) * SIZE[dtype],
+  };
+}
+
+/** Work of one decoded token behind `context` rows; quantised weights carry a float16 scale for 32 (int4) or 64 values. */
+function decodeWork(c, dtype, context, batch = 1) {
+  const { d, kv } = heads(c);
+  const weights = c.num_hidden_layers * layerWeights(c) + c.vocab_size * c.hidden_size;
+  const cache = c.num_hidden_layers * 2 * kv * d * context * Math.max(SIZE[dtype], 2) * batch;
+  return { flops: 2 * weights * batch, bytes: weights * SIZE[dtype] + cache };
+}
+
+/** Work of fusing `n` rows through `open` gates (a key and a value gate for each fused layer). */
+function fusionWork(fuser, dtype, n, open) {
+  const { sharer: s, receiver: t, hidden: c, intermediate: i, layers } = fuser;
+  const weights = c * (s + t) + 2 * i * c + 2 * c * c + fuser.receiverHeads * c + (layers - 2) * 2 * i * c + t * c;
+  return { flops: 2 * n * weights * open, bytes: open * (weights + n * (s + 2 * t)) * SIZE[dtype] };
+}
+
+export const floors = {
+  prefill: (machine, config, dtype, n) => {
+    const { flops, bytes } = prefillWork(config, dtype, n);
+    return ms(machine, dtype, n, flops, bytes);
+  },
+  decode: (machine, config, dtype, context, batch) => {
+    const { flops, bytes } = decodeWork(config, dtype, context, batch);
+    return ms(machine, dtype, batch ?? 1, flops, bytes);
+  },
+  fusion: (machine, fuser, dtype, n, open) => {
+    if (open === 0) return null;
+    const { flops, bytes } = fusionWork(fuser, dtype, n, open);
+    return ms(machine, dtype, n, flops, bytes);
+  },
+  /** Bytes that must be read, at the read bandwidth. */
+  read: (machine, bytes) => bytes / machine.readGBs / 1e6,
+};

@@ -1,0 +1,166 @@
+// One trial in a process of its own: `node bench/trial.mjs '{"suite", "variant", "dtype", "prompts", "models", "threads"}'`.
+// Prints one JSON line: [{ prompt, ms, … }].
+import { monitorEventLoopDelay, performance } from "node:perf_hooks";
+import { connect, fuse, loadFuser, loadModel } from "../dist/index.js";
+
+const job = JSON.parse(process.argv[2]);
+const DECODED = 24;
+const MESSAGE = 80; // tokens of the sharer's message in text-to-text
+const folder = (path) => ({ kind: "folder", path });
+const ids = (count, vocab) => Array.from({ length: count }, (_, i) => (i * 7919 + 13) % vocab);
+const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
+
+async function timed(work) {
+  const start = performance.now();
+  const value = await work();
+  return { ms: performance.now() - start, value };
+}
+
+/** The median of several runs after one that warms up; short work is repeated more often. */
+async function repeated(work) {
+  const first = await work();
+  const times = [];
+  for (let i = 0; i < (first > 1000 ? 2 : first > 200 ? 4 : 9); i++) times.push(await work());
+  return median(times);
+}
+
+const quantize = job.variant === "int8" || job.variant === "int4" ? { quantize: job.variant } : {};
+const options = { dtype: job.dtype, ...quantize };
+const models = {
+  receiver: () => loadModel(folder(`${job.models}/receiver-${job.dtype}`), options),
+  sharer: () => loadModel(folder(`${job.models}/sharer-${job.dtype}`), { dtype: job.dtype }),
+  fuser: (pair, gates) => loadFuser(folder(`${job.models}/fuser-${gates}-${job.dtype}`), pair),
+};
+const vocabulary = (a, b) => Math.min(a.shape.vocab, b.shape.vocab);
+
+const suites = {
+  async fusion() {
+    const [receiver, sharer] = [await models.receiver(), await models.sharer()];
+    const fuser = await models.fuser({ receiver, sharer }, job.variant);
+    const rows = [];
+    for (const prompt of job.prompts) {
+      const text = ids(prompt + 1, vocabulary(receiver, sharer));
+      const cache = await receiver.prefill(receiver.tokens(text));
+      const other = await sharer.prefill(sharer.tokens(text));
+      const ms = await repeated(async () => (await timed(() => fuse(cache, [{ fuser, sharer: other }]))).ms);
+      for (const used of [cache, other]) used.dispose();
+      rows.push({ prompt, ms });
+    }
+    return rows;
+  },
+
+  async prefill() {
+    const model = await models.receiver();
+    const rows = [];
+    for (const prompt of job.prompts) {
+      const tokens = model.tokens(ids(prompt, model.shape.vocab));
+      const ms = await repeated(async () => {
+        const run = await timed(() => model.prefill(tokens));
+        run.value.dispose();
+        return run.ms;
+      });
+      rows.push({ prompt, ms });
+    }
+    return rows;
+  },
+
+  async decode() {
+    const model = await models.receiver();
+    const batch = job.variant === "batch8" ? 8 : 1;
+    const rows = [];
+    for (const prompt of job.prompts) {
+      const context = model.tokens(ids(prompt, model.shape.vocab));
+      // Per token between the first new one and the last; a batch decodes in step, so its caches are filled beforehand.
+      const one = async (cache) => {
+        let start = 0;
+        let last = 0;
+        for await (const event of model.generate(cache, model.tokens([5]), { maxNewTokens: DECODED, eos: [] })) {
+          if (event.type !== "token") continue;
+          last = performance.now();
+          start ||= last;
+        }
+        return (last - start) / (DECODED - 1);
+      };
+      const ms = await repeated(async () => {
+        const caches = [];
+        for (let i = 0; i < batch; i++) caches.push(await model.prefill(context));
+        const times = await Promise.all(caches.map(one));
+        for (const cache of caches) cache.dispose();
+        return median(times);
+      });
+      rows.push({ prompt, ms, tokensPerSecond: (1000 * batch) / ms });
+    }
+    return rows;
+  },
+
+  async channel() {
+    const [receiver, sharer] = [await models.receiver(), await models.sharer()];
+    const fuser = await models.fuser({ receiver, sharer }, "open");
+    const channel = connect(receiver, [{ sharer, fuser }]);
+    const rows = [];
+    for (const prompt of job.prompts) {
+      const text = ids(prompt, vocabulary(receiver, sharer));
+      const first = async (events) => {
+        for await (const event of events) if (event.type === "token") return;
+      };
+      const answer = { maxNewTokens: 1, eos: [] };
+      const runs = {
+        c2c: () => first(channel.generate({ tokens: receiver.tokens(text) }, answer)),
+        text: async () => {
+          const read = await sharer.prefill(sharer.tokens(text.slice(0, -1)));
+          const written = sharer.generate(read, sharer.tokens(text.slice(-1)), { maxNewTokens: MESSAGE, eos: [] });
+          const message = [];
+          for await (const event of written) if (event.type === "token") message.push(event.id);
+          const whole = [...text.slice(0, -1), ...message.map((id) => id % receiver.shape.vocab)];
+          const cache = await receiver.prefill(receiver.tokens(whole));
+          await first(receiver.generate(cache, receiver.tokens(text.slice(-1)), answer));
+          for (const used of [read, cache]) used.dispose();
+        },
+      };
+      rows.push({ prompt, ms: await repeated(async () => (await timed(runs[job.variant])).ms) });
+    }
+    return rows;
+  },
+
+  async load() {
+    const load = await timed(models.receiver);
+    const model = load.value;
+    const cache = await model.prefill(model.tokens(ids(16, model.shape.vocab)));
+    await model.generate(cache, model.tokens([5]), { maxNewTokens: 4, eos: [] }).done();
+    return [
+      { prompt: 16, ms: load.ms, bytes: model.bytes, residentOverWeights: process.memoryUsage().rss / model.bytes },
+    ];
+  },
+
+  async facade() {
+    const pair = new URL("../models/pair/receiver", import.meta.url).pathname;
+    const model = await loadModel(folder(pair));
+    const run = async (count) => {
+      const cache = await model.prefill(model.tokens([1, 2, 3]));
+      await model.generate(cache, model.tokens([5]), { maxNewTokens: count, eos: [] }).done();
+      cache.dispose();
+    };
+    await run(50);
+    // What the main thread is busy with for a token, and what a job costs on its way to the executor and back.
+    const COUNT = 200;
+    const before = performance.eventLoopUtilization();
+    await run(COUNT);
+    const busy = performance.eventLoopUtilization(before).active / COUNT;
+    const empty = model.tokens([]);
+    const there = await repeated(async () => (await timed(async () => (await model.prefill(empty)).dispose())).ms);
+    const large = await models.receiver();
+    const delay = monitorEventLoopDelay({ resolution: 1 });
+    const cache = await large.prefill(large.tokens(ids(64, large.shape.vocab)));
+    delay.enable();
+    await large.generate(cache, large.tokens([5]), { maxNewTokens: 48, eos: [] }).done();
+    delay.disable();
+    // The monitor's own resolution is part of what it reports.
+    return [
+      { prompt: 16, ms: busy + there, busyMs: busy, handOverMs: there, loopDelayP99Ms: delay.percentile(99) / 1e6 - 1 },
+    ];
+  },
+};
+
+const rows = await suites[job.suite]();
+console.log(JSON.stringify(rows));
+process.exit(0);
