@@ -1,0 +1,48 @@
+// llama.cpp through node-llama-cpp, its own binaries: prefill and decode of the receiver's GGUF file.
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+
+const job = JSON.parse(process.argv[2]);
+const DECODED = 24;
+const entry = createRequire(join(job.folder, "package.json")).resolve("node-llama-cpp");
+const { getLlama, LlamaLogLevel } = await import(pathToFileURL(entry).href);
+const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error });
+const model = await llama.loadModel({ modelPath: job.file });
+const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
+const ids = (count) => Array.from({ length: count }, (_, i) => (i * 7919 + 13) % 151000);
+
+async function run(threads, prompt) {
+  const context = await model.createContext({ contextSize: prompt + 64, batchSize: Math.max(prompt, 64), threads });
+  const sequence = context.getSequence();
+  const times = [];
+  for (let i = 0; i < (prompt > 256 ? 3 : 5); i++) {
+    await sequence.clearHistory(); // else the prefix is reused
+    const start = performance.now();
+    await sequence.evaluateWithoutGeneratingNewTokens(ids(prompt));
+    if (job.suite === "prefill") {
+      times.push(performance.now() - start);
+      continue;
+    }
+    let first = 0;
+    let count = 0;
+    for await (const _ of sequence.evaluate([5], { temperature: 0 })) {
+      first ||= performance.now();
+      if (count++ === DECODED) break;
+    }
+    times.push((performance.now() - first) / DECODED);
+  }
+  await context.dispose();
+  return median(times.slice(1));
+}
+
+const rows = [];
+for (const prompt of job.prompts) {
+  // Its decode with two threads is bimodal: the better of one and two counts.
+  const counts = job.suite === "decode" && job.threads > 1 ? [1, job.threads] : [job.threads];
+  const times = [];
+  for (const threads of counts) times.push(await run(threads, prompt));
+  rows.push({ prompt, ms: Math.min(...times) });
+}
+console.log(JSON.stringify(rows));
+process.exit(0);

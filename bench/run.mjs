@@ -1,0 +1,140 @@
+// The bench: every suite, its hardware floor and its peers in one run.
+//   node bench/run.mjs [--suite NAME,…] [--dtype bfloat16,float32] [--prompts 16,64,256,1024] [--trials 3] [--threads 2]
+//     [--models FOLDER] [--python PYTHON] [--llama FOLDER] [--reference FOLDER] [--out FOLDER] [--json]
+// Peers run where they are given: --python has torch and transformers (and gguf), --llama is a folder where
+// node-llama-cpp is installed, --reference is a clone of the public C2C code. `--json` prints the rows on the last line.
+import { execFile } from "node:child_process";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs, promisify } from "node:util";
+import { join as joinMeasures, measure } from "./floors.mjs";
+import { ensureModels } from "./models.mjs";
+import { findPeer } from "./peers/index.mjs";
+import { charts, table } from "./report.mjs";
+import { suites } from "./suites.mjs";
+
+const execute = promisify(execFile);
+const home = fileURLToPath(new URL("..", import.meta.url));
+const { values: given } = parseArgs({
+  options: {
+    suite: { type: "string" },
+    dtype: { type: "string" },
+    prompts: { type: "string", default: "16,64,256,1024" },
+    trials: { type: "string", default: "3" },
+    threads: { type: "string", default: "2" },
+    models: { type: "string", default: join(tmpdir(), "cache-to-cache-bench") },
+    python: { type: "string" },
+    llama: { type: "string" },
+    reference: { type: "string" },
+    out: { type: "string", default: join(home, "bench/results") },
+    json: { type: "boolean", default: false },
+  },
+});
+const list = (text, all) => (text === undefined ? all : text.split(","));
+const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
+const say = (text) => process.stderr.write(`${text}\n`);
+const threads = Number(given.threads);
+const wanted = list(given.suite, Object.keys(suites));
+const unknown = wanted.find((name) => !suites[name]);
+if (unknown) throw new Error(`no suite ${unknown}: there are ${Object.keys(suites).join(", ")}`);
+const env = { ...process.env, OMP_NUM_THREADS: given.threads, MKL_NUM_THREADS: given.threads };
+
+/** One process, one trial: rows of { prompt, ms, … }, or the reason why there are none. */
+async function trial(command, args) {
+  try {
+    const { stdout } = await execute(command, args, { cwd: home, env, maxBuffer: 1 << 26, timeout: 900_000 });
+    return { rows: JSON.parse(stdout.trim().split("\n").at(-1)) };
+  } catch (error) {
+    return {
+      failed: String(error.stderr || error.message)
+        .trim()
+        .split("\n")
+        .at(-1)
+        .slice(0, 300),
+    };
+  }
+}
+
+/** Variants of one suite and dtype with their peers, trial by trial in turns: A B A B. */
+async function compare(name, dtype) {
+  const suite = suites[name];
+  const prompts = suite.prompts ?? given.prompts.split(",").map(Number);
+  const job = { suite: name, dtype, prompts, models: given.models, threads };
+  const runs = [];
+  for (const variant of suite.variants.filter((v) => suite.dtypes(v).includes(dtype))) {
+    const args = [join(home, "bench/trial.mjs"), JSON.stringify({ ...job, variant })];
+    runs.push({ variant, command: process.execPath, args, trials: [] });
+    for (const peer of suite.peers(variant, dtype)) {
+      const found = await findPeer(peer, { ...job, variant }, given);
+      if (found.missing) notes.add(`${peer}: ${found.missing}`);
+      else runs.push({ ...found, variant, peer, trials: [] });
+    }
+  }
+  for (let i = 0; i < Number(given.trials); i++) {
+    measures.push(measure(threads));
+    for (const run of runs) {
+      if (run.failed) continue;
+      say(`${name} ${dtype} ${run.variant}${run.peer ? ` (${run.peer})` : ""} ${i + 1}/${given.trials}`);
+      const result = await trial(run.command, run.args);
+      if (result.failed) run.failed = result.failed;
+      else run.trials.push(result.rows);
+    }
+  }
+  for (const run of runs.filter((r) => r.failed))
+    notes.add(`${name} ${dtype} ${run.variant}${run.peer ? ` (${run.peer})` : ""} failed: ${run.failed}`);
+  return { name, dtype, runs };
+}
+
+/** The rows of one comparison: medians over trials, spread, floor and peers. */
+function rowsOf({ name, dtype, runs }, machine) {
+  const at = (run, prompt) => run.trials.map((rows) => rows.find((row) => row.prompt === prompt)).filter(Boolean);
+  return runs
+    .filter((run) => !run.peer && run.trials.length > 0)
+    .flatMap((run) =>
+      run.trials[0].map(({ prompt }) => {
+        const found = at(run, prompt);
+        const { ms: _, prompt: __, ...more } = found[0];
+        const times = found.map((row) => row.ms);
+        const ms = median(times);
+        const floorMs = suites[name].floor(machine, { variant: run.variant, dtype, prompt }, found[0]);
+        const peers = {};
+        for (const peer of runs.filter((r) => r.peer && r.variant === run.variant && r.trials.length > 0)) {
+          const other = median(at(peer, prompt).map((row) => row.ms));
+          peers[peer.peer] = { ms: other, ratio: other / ms, version: peer.version };
+        }
+        const spread = { min: Math.min(...times), max: Math.max(...times), trials: times.length };
+        const over = floorMs === null ? null : ms / floorMs;
+        return {
+          suite: name,
+          variant: run.variant,
+          dtype,
+          prompt,
+          ms,
+          ...spread,
+          floorMs,
+          overFloor: over,
+          peers,
+          ...more,
+        };
+      }),
+    );
+}
+
+const measures = [];
+const notes = new Set();
+const compared = [];
+const dtypes = list(given.dtype, ["bfloat16", "float32"]);
+for (const dtype of dtypes) {
+  await ensureModels(given.models, dtype);
+  for (const name of wanted) compared.push(await compare(name, dtype));
+}
+const machine = joinMeasures(measures);
+const rows = compared.flatMap((c) => rowsOf(c, machine));
+mkdirSync(given.out, { recursive: true });
+for (const [file, svg] of charts(rows)) writeFileSync(join(given.out, file), svg);
+writeFileSync(join(given.out, "rows.json"), `${JSON.stringify({ machine, rows, notes: [...notes] }, null, 1)}\n`);
+say(table(rows, machine, [...notes]));
+if (given.json) console.log(JSON.stringify(rows));
+if (rows.length === 0) process.exitCode = 1;
