@@ -9,7 +9,7 @@ import { choice, invalid } from "./options.js";
 import { temperature } from "./testing-support/temperature.js";
 import type { AlignStrategy, Model, Tokens } from "./types.js";
 
-export { extractAnswer } from "./testing-support/answers.js";
+export { extractAnswer } from "./evaluate/choices.js";
 export { kvSections as segments } from "./testing-support/sections.js";
 
 /** One projector by itself: its class and options under the reference's names, and where its weights lie. */

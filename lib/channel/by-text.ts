@@ -53,6 +53,18 @@ function defaultCompose(messages: readonly Message[], text: string): readonly Me
   return [...before, background(last), { role: "assistant", content: text }, last];
 }
 
+/** What a channel by text was made of. */
+export interface TextMaking {
+  readonly sharer: Model;
+  readonly options: TextOptions;
+}
+const makings = new WeakMap<Channel, TextMaking>();
+
+/** What `connectByText` made a channel of; undefined for any other channel. */
+export function textMaking(channel: Channel): TextMaking | undefined {
+  return makings.get(channel);
+}
+
 class TextChannel implements Channel {
   readonly receiver: Model;
   readonly links: readonly Link[] = [];
@@ -184,5 +196,7 @@ class TextSource implements TokenSource {
 export function connectByText(receiver: Model, sharer: Model, options: TextOptions = {}): Channel {
   modelState(receiver, "receiver").life.check();
   modelState(sharer, "sharer").life.check();
-  return new TextChannel(receiver, sharer, options);
+  const channel = new TextChannel(receiver, sharer, options);
+  makings.set(channel, { sharer, options });
+  return channel;
 }

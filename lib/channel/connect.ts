@@ -23,6 +23,13 @@ import { planPrompt } from "./plan.js";
 
 type PrefillOptions = NonNullable<Parameters<Channel["prefill"]>[1]>;
 
+const orders = new WeakMap<Channel, FuseOrder>();
+
+/** The order of a channel made by `connect`; undefined for any other. */
+export function channelOrder(channel: Channel): FuseOrder | undefined {
+  return orders.get(channel);
+}
+
 class CacheChannel implements Channel {
   readonly receiver: Model;
   readonly links: readonly Link[];
@@ -92,7 +99,7 @@ function checkAlive(receiver: Model, links: readonly Link[]): void {
 }
 
 /** Tokens of a receiver on its fused cache. */
-class FusedSource implements TokenSource {
+export class FusedSource implements TokenSource {
   readonly #receiver: Model;
   readonly #decoding: Decoding;
   readonly #start: (signal: AbortSignal) => Promise<Flow>;
@@ -156,5 +163,7 @@ export function connect(receiver: Model, links: readonly Link[], options: Connec
     return { ...link };
   });
   checkAlive(receiver, kept);
-  return new CacheChannel(receiver, kept, order);
+  const channel = new CacheChannel(receiver, kept, order);
+  orders.set(channel, order);
+  return channel;
 }

@@ -11,8 +11,15 @@ import type { FuseReport, KvCache, Link, Model, SpanPair } from "../types.js";
 import { type Plan, type PlannedSection, rowsWithin, type SharerPlan } from "./plan.js";
 import { ReportSum } from "./reports.js";
 
+/**
+ * Changes rows [start, end) of a sharer's cache right after the sharer has read them: what an audit's controls do. The sharer then
+ * reads its whole prompt before anything is fused.
+ */
+export type Tamper = (link: number, cache: CacheState, start: number, end: number) => void | Promise<void>;
+
 /** One link on its way through a prompt. */
 interface Strand {
+  readonly index: number;
   readonly link: Link;
   readonly plan: SharerPlan;
   readonly cache: CacheState;
@@ -30,15 +37,17 @@ export class Flow {
   readonly #strands: readonly Strand[];
   readonly #plan: Plan;
   readonly #order: FuseOrder;
+  readonly #tamper: Tamper | undefined;
   readonly #releases: (() => void)[] = [];
   prefillMs = 0;
   sharerMs = 0;
   fuseMs = 0;
 
-  constructor(receiver: Model, links: readonly Link[], order: FuseOrder, plan: Plan) {
+  constructor(receiver: Model, links: readonly Link[], order: FuseOrder, plan: Plan, tamper?: Tamper) {
     this.receiver = receiver;
     this.#plan = plan;
     this.#order = order;
+    this.#tamper = tamper;
     this.cache = receiver.cache({ capacity: plan.receiver.ids.length + 1 });
     this.#fused = this.#hold(this.cache);
     this.#strands = plan.sharers.map((sharer, i) => {
@@ -49,7 +58,7 @@ export class Flow {
       const handle = link.sharer.cache({ capacity: Math.max(1, sharer.ids.length) });
       const response = link.span === "prompt-and-response";
       const report = new ReportSum(fuserState(link.fuser).idle);
-      return { link, plan: sharer, handle, cache: this.#hold(handle), response, report };
+      return { index: i, link, plan: sharer, handle, cache: this.#hold(handle), response, report };
     });
     if (this.#strands.some(({ response }) => response)) {
       const handle = receiver.cache({ capacity: plan.receiver.ids.length + 1 });
@@ -76,6 +85,11 @@ export class Flow {
   /** Prefills and fuses section by section. Returns the last section's logits, [its length, vocab]. */
   async prefill(signal: AbortSignal | undefined): Promise<Float32Array> {
     const sections = this.#plan.sections;
+    if (this.#tamper !== undefined) {
+      for (const strand of this.#strands) {
+        await this.#share(strand, strand.plan.ids.length, signal);
+      }
+    }
     for (const section of sections.slice(0, -1)) {
       await this.#receive(section, signal);
       await this.#fuse(this.#strandsOf(section.links), section.start, section.end, signal);
@@ -122,6 +136,7 @@ export class Flow {
       const read = await this.#translate(strand, tokens);
       const own = strand.cache.native.length;
       await forward(strand.cache, read, checkPositions(sharer, 1, strand.cache.last()), "none", signal);
+      await this.#tamper?.(strand.index, strand.cache, own, own + 1);
       const spans = [{ receiver: { start: row, end: row + 1 }, sharer: { start: own, end: own + 1 } }];
       shares.push({ fuser: strand.link.fuser, sharer: strand.cache, spans });
     }
@@ -157,12 +172,13 @@ export class Flow {
   }
 
   /** The sharer reads on, up to its row `end`. */
-  async #share({ cache, plan }: Strand, end: number, signal: AbortSignal | undefined): Promise<void> {
+  async #share({ index, cache, plan }: Strand, end: number, signal: AbortSignal | undefined): Promise<void> {
     const start = cache.native.length;
     if (end > start) {
       const began = performance.now();
       await forward(cache, plan.ids.subarray(start, end), plan.positions.subarray(start, end), "none", signal);
       this.sharerMs += performance.now() - began;
+      await this.#tamper?.(index, cache, start, end);
     }
   }
 
