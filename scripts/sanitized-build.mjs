@@ -3,7 +3,7 @@
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { findLibtorch } from "./libtorch.mjs";
+import { findLibtorch } from "./libtorch/find.mjs";
 import { capture, Failure, run } from "./process.mjs";
 
 export const home = dirname(dirname(fileURLToPath(import.meta.url)));
