@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
 import { join } from "node:path";
-import { inspect, type Place, places } from "../../scripts/libtorch/places.mjs";
+import { inspect, MINOR, NO_VERSION, type Place, places } from "../../scripts/libtorch/places.mjs";
 import { C2CError } from "../errors.js";
 import { binaryFolders, HOME, PLATFORM } from "./binaries.js";
 import { type Loaded, loadNative, recordedRoot } from "./load.js";
@@ -30,7 +30,7 @@ export interface Diagnosis {
     | (Place & { readonly version: string; readonly variant: string | null; readonly threads: number })
     | null;
   /** Every place where libtorch was looked for. */
-  readonly looked: readonly (Place & { readonly result: string })[];
+  readonly looked: readonly (Place & { readonly usable: boolean; readonly result: string })[];
   readonly devices: readonly string[];
   readonly findings: readonly Finding[];
 }
@@ -44,9 +44,10 @@ export function diagnose(): Diagnosis {
   const folders = binaryFolders();
   const looked = places(folders[0]?.kind === "local build" ? recordedRoot() : undefined).map((place) => {
     const found = inspect(place.root);
-    return { ...place, result: found.fault ?? `${found.version} (${found.variant})` };
+    const usable = found.fault === undefined || found.fault === NO_VERSION;
+    return { ...place, usable, result: found.fault ?? `${found.version} (${found.variant})` };
   });
-  const loaded = tryLoading(findings);
+  const loaded = tryLoading(findings, folders.length > 0 && looked.every(({ usable }) => !usable));
   checkNode(findings);
   if (totalmem() < LOW_MEMORY)
     findings.push({ level: "note", what: "less than 4 GB of memory", fix: "choose models of well under that size" });
@@ -68,7 +69,7 @@ export function diagnose(): Diagnosis {
   };
 }
 
-function tryLoading(findings: Finding[]): Loaded | undefined {
+function tryLoading(findings: Finding[], without: boolean): Loaded | undefined {
   try {
     return loadNative();
   } catch (error) {

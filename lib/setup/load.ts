@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { inspect, libraryName, MINOR, type Place, places } from "../../scripts/libtorch/places.mjs";
+import { inspect, libraryName, MINOR, NO_VERSION, type Place, places } from "../../scripts/libtorch/places.mjs";
 import type { Native } from "../../typings/native.js";
 import { C2CError, type ErrorDetails } from "../errors.js";
 import { type BinaryFolder, binaryFolders, chooseAddon, HOME, PLATFORM } from "./binaries.js";
@@ -44,7 +44,7 @@ function fromFolder(folder: BinaryFolder, loader: Loader, tried: Tried[]): Loade
   for (const libtorch of candidates) {
     // A libtorch that does not say its version is given a try: the addon knows it once it is loaded.
     const found = inspect(libtorch.root);
-    if (found.fault !== undefined && !found.fault.endsWith("does not say its version")) {
+    if (found.fault !== undefined && found.fault !== NO_VERSION) {
       tried.push({ path: libtorch.root, cause: found.fault });
       continue;
     }

@@ -26,7 +26,8 @@ export async function findLibtorch({ previous, variant = "cpu", headers = true, 
   const named = process.env.CACHE_TO_CACHE_LIBTORCH;
   if (named) {
     const { version, fault } = inspect(resolve(named), { headers });
-    if (fault) throw new Failure(`CACHE_TO_CACHE_LIBTORCH does not name a libtorch ${VERSION}: ${fault}.`);
+    if (fault)
+      throw new Failure(`CACHE_TO_CACHE_LIBTORCH does not name a libtorch ${VERSION}: ${resolve(named)}: ${fault}.`);
     return { root: resolve(named), version, source: "CACHE_TO_CACHE_LIBTORCH" };
   }
   const cached = cacheFolder(variant);

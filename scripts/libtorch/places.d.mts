@@ -7,6 +7,7 @@ export interface Place {
 }
 export declare const VERSION: string;
 export declare const MINOR: string;
+export declare const NO_VERSION: string;
 export declare const VARIANTS: readonly string[];
 export declare function libraryName(name: string): string;
 export declare function home(): string;

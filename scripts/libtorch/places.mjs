@@ -11,6 +11,8 @@ export const VARIANTS = ["cpu", "cu130"];
 
 const EXTENSION = { darwin: "dylib", win32: "dll" }[process.platform] ?? "so";
 const PREFIX = process.platform === "win32" ? "" : "lib";
+/** The fault of a folder that has the libraries and nothing that says which version they are. */
+export const NO_VERSION = "no file says which version it is";
 const VERSION_FILES = [
   ["build-version", /^\s*(\S+)/],
   ["version.py", /__version__\s*=\s*['"]([^'"]+)['"]/],
@@ -43,19 +45,20 @@ export function choiceFile() {
  * `headers` asks for what a build needs too; `minor` refuses another minor version (default: this package's).
  */
 export function inspect(root, { headers = false, minor = MINOR } = {}) {
+  if (!existsSync(root)) return { fault: "there is no such folder" };
   const parts = [join("lib", libraryName("torch_cpu")), join("lib", libraryName("c10"))];
   for (const part of headers ? [...parts, "include/ATen/core/Tensor.h"] : parts) {
-    if (!existsSync(join(root, part))) return { fault: `${join(root, part)} is missing` };
+    if (!existsSync(join(root, part))) return { fault: `${part} is missing` };
   }
   for (const [file, pattern] of VERSION_FILES) {
     const path = join(root, file);
     const version = existsSync(path) ? pattern.exec(readFileSync(path, "utf8"))?.[1] : undefined;
     if (version === undefined) continue;
     const found = /^(\d+\.\d+)\./.exec(version)?.[1] ?? version;
-    if (found !== minor) return { fault: `${root} is version ${version}; ${minor} is needed` };
+    if (found !== minor) return { fault: `version ${version}, but ${minor} is needed` };
     return { version, minor: found, variant: variantOf(root, version) };
   }
-  return { fault: `${root} does not say its version` };
+  return { fault: NO_VERSION };
 }
 
 /** "2.13.0+cu130" names its build; a wheel for macOS has no suffix and is for the CPU. */
