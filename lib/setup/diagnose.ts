@@ -76,9 +76,10 @@ function tryLoading(findings: Finding[], without: boolean): Loaded | undefined {
     if (error instanceof C2CError && error.code === "NATIVE_MISSING") {
       const { tried, fix } = (error as C2CError<"NATIVE_MISSING">).details;
       const last = tried.at(-1);
-      const what = last
+      const loading = last
         ? `the native part cannot be loaded: ${last.path}: ${last.cause}`
         : "the native part is missing";
+      const what = without ? `libtorch ${MINOR} was not found` : loading;
       findings.push({ level: "error", what, fix: fix[0] ?? null });
     } else findings.push({ level: "error", what: String(error), fix: null });
     return undefined;
