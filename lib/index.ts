@@ -3,6 +3,7 @@ export { connectByText } from "./channel/by-text.js";
 export { connect } from "./channel/connect.js";
 export { C2CError, type ErrorCode, type ErrorDetails, isC2CError } from "./errors.js";
 export { evaluate } from "./evaluate/evaluate.js";
+export { readTask } from "./evaluate/read-task.js";
 export { fuse } from "./fuser/fuse.js";
 export { loadFuser } from "./fuser/fuser.js";
 export { loadModel } from "./model/model.js";

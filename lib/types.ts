@@ -299,6 +299,19 @@ export interface Task {
   readonly maxNewTokens?: number;
   judge?(text: string, question: Question): Judgement;
 }
+/**
+ * How a benchmark's files are asked; defaults are the layout's. `prompt`: "direct" (default), "reasoning" (step by step first) or
+ * "plain" (question and choices alone). `where`: only rows whose fields have these values. `templates`: LongBench's prompts by data
+ * set, the content of its dataset2prompt.json.
+ */
+export interface TaskOptions {
+  readonly name?: string;
+  readonly method?: Task["method"];
+  readonly maxNewTokens?: number;
+  readonly prompt?: "direct" | "reasoning" | "plain";
+  readonly where?: Readonly<Record<string, string | number | boolean>>;
+  readonly templates?: Readonly<Record<string, string>>;
+}
 /** `answers` counts predicted answers, "" where there was none; shares are from 0 to 1, `low` and `high` a 95 % interval. */
 export type EvalEvent =
   | {
