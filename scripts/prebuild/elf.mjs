@@ -2,8 +2,8 @@
 import { capture } from "../process.mjs";
 
 /**
- * { needed, runpath, exports, stripped, versions }: libraries it asks for, its RPATH or RUNPATH, the symbols it defines for
- * others, whether it has no symbol table beside that of the dynamic linker, and the newest version it needs of each
+ * { needed, runpath, exports, imports, stripped, versions }: libraries it asks for, its RPATH or RUNPATH, the symbols it
+ * defines for others and those it takes from them, whether it has no symbol table beside that of the dynamic linker, and the newest version it needs of each
  * family of symbols (GLIBC, GLIBCXX, CXXABI). undefined when readelf is missing or the file is none for it.
  */
 export function readElf(path) {
@@ -13,14 +13,20 @@ export function readElf(path) {
   const sections = read("-S");
   const versions = read("-V");
   if ([dynamic, symbols, sections, versions].includes(undefined)) return undefined;
+  const rows = symbols
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .filter((row) => /^\d+:$/.test(row[0]) && ["GLOBAL", "WEAK", "UNIQUE"].includes(row[4]) && row[7]);
   return {
     needed: [...dynamic.matchAll(/\(NEEDED\).*\[(.*)\]/g)].map((match) => match[1]),
     runpath: /\((?:RPATH|RUNPATH)\).*\[(.*)\]/.exec(dynamic)?.[1] ?? null,
-    exports: symbols
-      .split("\n")
-      .map((line) => line.trim().split(/\s+/))
-      .filter((row) => /^\d+:$/.test(row[0]) && ["GLOBAL", "WEAK", "UNIQUE"].includes(row[4]) && row[6] !== "UND")
+    exports: rows
+      .filter((row) => row[6] !== "UND")
       .map((row) => row[7])
+      .sort(),
+    imports: rows
+      .filter((row) => row[6] === "UND")
+      .map((row) => row[7].replace(/@.*/, ""))
       .sort(),
     stripped: !/\.symtab|\.debug_/.test(sections),
     versions: newest(versions),
