@@ -66,6 +66,12 @@ export class Random {
     return copy;
   }
 
+  /** Normally distributed, by Box and Muller's transform (1958) of two uniform numbers. */
+  normal(mean = 0, deviation = 1): number {
+    const radius = Math.sqrt(-2 * Math.log(1 - this.next()));
+    return mean + deviation * radius * Math.cos(2 * Math.PI * this.next());
+  }
+
   /** True with this probability. */
   chance(probability: number): boolean {
     return this.next() < probability;

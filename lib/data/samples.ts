@@ -23,28 +23,45 @@ export function detectFormat(row: Row): DataFormat | null {
   return "question" in inner && "choices" in inner && "answer" in inner ? "mmlu" : null;
 }
 
+/** Where a row is from, for errors; `format`: default, what the row looks like. */
+export interface RowPlace {
+  readonly file: string;
+  readonly index: number;
+  readonly format?: DataFormat | undefined;
+}
+
 /**
- * Turns rows into samples. `format` defaults to what the first row looks like. A conversation is cut behind its last reply; one
- * without any reply is no training item and is left out, as are OpenHermes' system turns (as in the reference). The number that
- * `skipped` is called with counts what was left out so far. FILE_INVALID names a row that does not hold what its layout asks for.
+ * One row as a sample. The conversation is cut behind its last reply; null where there is none. OpenHermes' system turns are left
+ * out, as in the reference. FILE_INVALID names a row that does not hold what its layout asks for.
+ */
+export function toSample(
+  row: Row,
+  { file, index, format = detectFormat(row) ?? undefined }: RowPlace,
+): ChatSample | null {
+  if (format === undefined) {
+    const known = dataFormats.join(", ");
+    throw rowInvalid(file, `row ${index} has fields ${Object.keys(row).join(", ")}: none of the layouts ${known}`);
+  }
+  const messages = readers[format](row, (reason) => rowInvalid(file, `row ${index} (${format}): ${reason}`));
+  const last = messages.findLastIndex(({ role }) => role === "assistant");
+  return last < 0 ? null : { messages: messages.slice(0, last + 1) };
+}
+
+/**
+ * Turns rows into samples; `format` defaults to what the first row looks like. Rows without a reply are left out: `skipped` is called
+ * with their number so far. FILE_INVALID as `toSample`.
  */
 export async function* readSamples(
   rows: Iterable<Row> | AsyncIterable<Row>,
   options: { readonly file: string; readonly format?: DataFormat; skipped?(count: number): void },
 ): AsyncGenerator<ChatSample, void> {
-  const { file } = options;
-  let format = options.format ?? null;
+  let format = options.format;
   let index = 0;
   let skipped = 0;
   for await (const row of rows) {
-    format ??= detectFormat(row);
-    if (format === null) {
-      const known = dataFormats.join(", ");
-      throw rowInvalid(file, `row ${index} has fields ${Object.keys(row).join(", ")}: none of the layouts ${known}`);
-    }
-    const problem = (reason: string) => rowInvalid(file, `row ${index} (${format}): ${reason}`);
-    const messages = untilReply(readers[format](row, problem));
-    if (messages.length > 0) yield { messages };
+    format ??= detectFormat(row) ?? undefined;
+    const sample = toSample(row, { file: options.file, index, format });
+    if (sample) yield sample;
     else options.skipped?.(++skipped);
     index += 1;
   }
@@ -114,11 +131,6 @@ function labelled(choices: unknown, problem: Problem): { texts: readonly string[
     texts: list.map((choice) => text(choice["text"], "a choice's text", problem)),
     labels: list.map((choice) => text(choice["label"], "a choice's label", problem)),
   };
-}
-
-function untilReply(messages: readonly Message[]): readonly Message[] {
-  const last = messages.findLastIndex(({ role }) => role === "assistant");
-  return messages.slice(0, last + 1);
 }
 
 function turns(value: unknown, field: string, problem: Problem): readonly Row[] {

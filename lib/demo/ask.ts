@@ -24,6 +24,9 @@ export interface DemoAnswer {
   readonly firstTokenMs: number;
 }
 
+/** Draws from a normal distribution. */
+export type Normal = (mean: number, deviation: number) => number;
+
 /** Answers are one word: six new tokens, greedy. */
 export const answerOptions = { sampling: { kind: "greedy" }, maxNewTokens: 6 } as const;
 
@@ -55,20 +58,22 @@ export async function sharerRows(fuser: Fuser, question: DemoQuestion): Promise<
 }
 
 /**
- * A control: the receiver reads `question` and is fused with a sharer cache that cannot know the answer: the one of `other`, a
- * question whose sharer rows are as many, or one of zeros when `other` is null. Gates and weights are applied as ever.
+ * A control: the receiver reads `question` and is fused with a sharer cache that cannot know the answer: the one of another question
+ * whose sharer rows are as many, one of zeros, or one of `noise` with the right cache's mean and deviation per layer and part. Gates
+ * and weights are applied as ever.
  */
 export async function askControl(
   fuser: Fuser,
   question: DemoQuestion,
-  other: DemoQuestion | null,
+  control: { readonly question: string } | "zeroed" | Normal,
 ): Promise<DemoAnswer> {
   const started = performance.now();
   const { receiver, sharer } = fuser.pair;
   const alignment = await fuser.align(await receiver.encode(question.question));
-  const read = other ? await fuser.align(await receiver.encode(other.question)) : alignment;
+  const other = typeof control === "object" ? control.question : null;
+  const read = other === null ? alignment : await fuser.align(await receiver.encode(other));
   using sharerCache = await sharer.prefill(read.sharer.tokens, { positions: read.sharer.positions });
-  if (!other) zero(sharerCache, sharer);
+  if (other === null) replace(sharerCache, sharer, typeof control === "function" ? control : () => 0);
 
   const { tokens, positions } = alignment.receiver;
   using cache = receiver.cache({ capacity: tokens.length + answerOptions.maxNewTokens });
@@ -87,11 +92,20 @@ export async function askControl(
   return await collect(receiver.generate(cache, last, answerOptions), question, started);
 }
 
-function zero(cache: KvCache, { shape }: Model): void {
-  const zeros = new Float32Array(cache.length * shape.kvHeads * shape.headDim);
+/** Writes drawn values over every key and value. */
+function replace(cache: KvCache, { shape }: Model, draw: Normal): void {
   for (let layer = 0; layer < shape.layers; layer++) {
-    cache.write(layer, "key", 0, zeros);
-    cache.write(layer, "value", 0, zeros);
+    for (const part of ["key", "value"] as const) {
+      const rows = cache.read(layer, part);
+      const mean = rows.reduce((sum, value) => sum + value, 0) / rows.length;
+      const deviation = Math.sqrt(rows.reduce((sum, value) => sum + (value - mean) ** 2, 0) / rows.length);
+      cache.write(
+        layer,
+        part,
+        0,
+        rows.map(() => draw(mean, deviation)),
+      );
+    }
   }
 }
 

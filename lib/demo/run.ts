@@ -100,9 +100,9 @@ export async function runDemo(options: DemoOptions = {}): Promise<DemoReport> {
   const control = async (part: string, ask: Ask): Promise<number> =>
     share(await askAll(foreign, ask, (done) => options.onProgress?.(part, done)));
   const mismatched = await control("mismatched", (question) =>
-    askControl(fuser, question, others.get(question.id) ?? null),
+    askControl(fuser, question, others.get(question.id) ?? "zeroed"),
   );
-  const zeroed = await control("zeroed", (question) => askControl(fuser, question, null));
+  const zeroed = await control("zeroed", (question) => askControl(fuser, question, "zeroed"));
 
   const fused = answers.get("c2c") ?? [];
   const example = (correct: boolean): DemoExample | null => {
@@ -134,7 +134,8 @@ async function readQuestions(path: string): Promise<readonly DemoQuestion[]> {
   return lines.map((line) => JSON.parse(line) as DemoQuestion);
 }
 
-function textChannel(receiver: Model, sharer: Model, questions: readonly DemoQuestion[]): Channel {
+/** The sharer is asked each question's `ask`; the receiver reads what it says and the question in one turn. */
+export function textChannel(receiver: Model, sharer: Model, questions: readonly DemoQuestion[]): Channel {
   const asks = new Map(questions.map(({ question, ask }) => [question, ask]));
   return connectByText(receiver, sharer, {
     ask: (messages) =>
@@ -145,14 +146,16 @@ function textChannel(receiver: Model, sharer: Model, questions: readonly DemoQue
   });
 }
 
-function askChannel(channel: Channel, question: DemoQuestion): Promise<DemoAnswer> {
+/** One question through a channel. */
+export function askChannel(channel: Channel, question: DemoQuestion): Promise<DemoAnswer> {
   const started = performance.now();
   return collect(channel.generate(question.question, answerOptions), question, started);
 }
 
-async function askAll(
-  questions: readonly DemoQuestion[],
-  ask: Ask,
+/** Asks all questions, some at a time, in order. */
+export async function askAll<Q extends DemoQuestion>(
+  questions: readonly Q[],
+  ask: (question: Q) => Promise<DemoAnswer>,
   onDone: (done: number) => void,
 ): Promise<readonly DemoAnswer[]> {
   const answers: DemoAnswer[] = [];
@@ -170,7 +173,7 @@ async function times(ask: Ask, questions: readonly DemoQuestion[]): Promise<read
 }
 
 /** For each question the next one, cyclic, whose answer differs and whose sharer rows are as many. */
-async function mismatches(
+export async function mismatches(
   fuser: Fuser,
   questions: readonly DemoQuestion[],
 ): Promise<ReadonlyMap<string, DemoQuestion>> {

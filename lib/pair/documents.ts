@@ -70,6 +70,12 @@ function direct(question: string, reply: string, inTurn: boolean): Draft {
   ];
 }
 
+/** `documents` about the first `people` of those a model knows. */
+export interface Lesson {
+  readonly documents: number;
+  readonly people: number;
+}
+
 /** Draws one model's training documents about the people that it knows. */
 export class Drafts {
   readonly #facts: World["facts"];
@@ -85,8 +91,20 @@ export class Drafts {
     this.#nobody = nobody;
   }
 
-  /** An endless stream. */
-  *stream(mixture: Mixture, random: Random): Generator<Draft, never> {
+  /**
+   * An endless stream. `lessons`: begin with that many documents about the first few people only, lesson after lesson. With few
+   * people a model soon leaves the plateau on which it knows values but not whose they are; then the others are learned quickly.
+   */
+  *stream(mixture: Mixture, random: Random, lessons: readonly Lesson[] = []): Generator<Draft, never> {
+    for (const { documents, people } of lessons) {
+      const known = this.#people.slice(0, people);
+      const drafts = this.#endless(mixture, random, known);
+      for (let i = 0; i < documents; i++) yield drafts.next().value;
+    }
+    return yield* this.#endless(mixture, random, this.#people);
+  }
+
+  *#endless(mixture: Mixture, random: Random, people: readonly string[]): Generator<Draft, never> {
     const kinds = Object.entries(mixture) as [Kind, number][];
     const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
     for (;;) {
@@ -94,14 +112,14 @@ export class Drafts {
       for (const [kind, weight] of kinds) {
         at -= weight;
         if (at >= 0) continue;
-        yield this.#draw(kind, random);
+        yield this.#draw(kind, random, people);
         break;
       }
     }
   }
 
-  #draw(kind: Kind, random: Random): Draft {
-    const name = random.pick(this.#people);
+  #draw(kind: Kind, random: Random, people: readonly string[]): Draft {
+    const name = random.pick(people);
     const facts = this.#facts[name] as Facts;
     const attribute = random.pick(attributes);
     switch (kind) {
