@@ -3,7 +3,7 @@
 #include <torch/headeronly/version.h>
 
 #include "engine/executor.h"
-#include "napi/handles.h"
+#include "napi/trainers.h"
 
 namespace {
 
@@ -38,6 +38,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   state->cache = publish<CacheHandle>(env, exports, "NativeCache");
   state->model = publish<ModelHandle>(env, exports, "NativeModel");
   state->fuser = publish<FuserHandle>(env, exports, "NativeFuser");
+  state->model_trainer = publish<ModelTrainerHandle>(env, exports, "NativeModelTrainer");
+  exports.Set("createModelTrainer", Napi::Function::New(env, create_model_trainer, "createModelTrainer"));
   exports.Set("loadModel", Napi::Function::New(env, load_model, "loadModel"));
   exports.Set("loadFuser", Napi::Function::New(env, load_fuser, "loadFuser"));
   exports.Set("fuse", Napi::Function::New(env, fuse_caches, "fuse"));

@@ -199,12 +199,62 @@ export interface NativeContribution {
   readonly spans: Uint32Array;
 }
 
+/** AdamW's constants and the L2 norm to clip gradients to (0: off). */
+export interface OptimizerSpec {
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  readonly weightDecay: number;
+  readonly clipNorm: number;
+}
+export interface NativeParameter {
+  readonly name: string;
+  readonly shape: readonly number[];
+}
+/** What a trainer keeps of a weight: itself, its gradient, and the optimiser's two moments. */
+export type TrainerPart = "value" | "gradient" | "first" | "second";
+export interface ModelTrainerSpec extends OptimizerSpec {
+  /** Of activations and products; weights and moments are float32. */
+  readonly dtype: "float32" | "bfloat16";
+  /** Blocks whose outputs are scored too (numbers from 0), and the weight of their mean loss. */
+  readonly exitLayers: Uint32Array;
+  readonly exitWeight: number;
+  /** Keep only each block's input for the backward pass. */
+  readonly recompute: boolean;
+  readonly seed: bigint;
+  /** Standard deviation of new weights. */
+  readonly initRange: number;
+}
+/** Documents one after another, without padding. */
+export interface DocumentBatch {
+  readonly tokens: Uint32Array;
+  /** Rows of each document. */
+  readonly lengths: Uint32Array;
+  /** Rows that are scored, and the token that follows each. */
+  readonly targetRows: Uint32Array;
+  readonly targetIds: Uint32Array;
+}
+export class NativeModelTrainer {
+  parameters(): NativeParameter[];
+  read(part: TrainerPart, name: string): Promise<Float32Array>;
+  /** Fills all weights from the tensors of their names. */
+  load(table: TensorTable): Promise<void>;
+  /** Fills weights and moments from "value/NAME", "first/NAME", "second/NAME"; `steps`: optimiser steps so far. */
+  restore(table: TensorTable, steps: number): Promise<void>;
+  /** Adds the gradients of the batch's mean loss and returns it. */
+  accumulate(batch: DocumentBatch, cancel: NativeCancel | null): Promise<number>;
+  /** Clips, takes one optimiser step and clears the gradients; returns their norm before clipping. */
+  update(learningRate: number): Promise<number>;
+  dispose(): void;
+}
+
 export interface Native {
   readonly NativeCancel: typeof NativeCancel;
   readonly NativeSampler: typeof NativeSampler;
   readonly NativeCache: typeof NativeCache;
   readonly NativeModel: typeof NativeModel;
   readonly NativeFuser: typeof NativeFuser;
+  readonly NativeModelTrainer: typeof NativeModelTrainer;
   loadModel(
     spec: DecoderSpec,
     table: TensorTable,
@@ -212,6 +262,7 @@ export interface Native {
     progress: ((tensors: number, of: number) => void) | null,
     cancel: NativeCancel | null,
   ): Promise<NativeModel>;
+  createModelTrainer(spec: DecoderSpec, options: ModelTrainerSpec): Promise<NativeModelTrainer>;
   loadFuser(spec: FuserSpec, table: TensorTable, cancel: NativeCancel | null): Promise<NativeFuser>;
   fuse(
     receiver: NativeCache,

@@ -23,6 +23,9 @@ at::Tensor indices(std::span<const uint32_t> values) {
   return at::tensor(std::vector<int64_t>(values.begin(), values.end()), at::kLong);
 }
 
+// float32, or float64 for float64 models (checks of gradients).
+at::ScalarType wider(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
+
 }  // namespace
 
 Angles angles(const DecoderSpec& spec, size_t rope, std::span<const uint32_t> positions, at::ScalarType dtype) {
@@ -39,10 +42,10 @@ at::Tensor rotate(const at::Tensor& x, const Angles& a) {
 }
 
 at::Tensor norm(const DecoderSpec& spec, const at::Tensor& x, const at::Tensor& weight) {
-  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor wide = x.to(wider(x.scalar_type()));
   const at::Tensor unit = wide * at::rsqrt(wide.square().mean(-1, true) + spec.norm_eps);
   // Gemma multiplies in float32 and rounds once; the others round, then multiply.
-  if (spec.norm_offset != 0) return (unit * (weight.to(at::kFloat) + spec.norm_offset)).to(x.scalar_type());
+  if (spec.norm_offset != 0) return (unit * (weight.to(wide.scalar_type()) + spec.norm_offset)).to(x.scalar_type());
   return unit.to(x.scalar_type()) * weight;
 }
 
@@ -79,7 +82,8 @@ at::Tensor attention(const DecoderSpec& spec, size_t layer, const at::Tensor& qu
 }
 
 at::Tensor head(const DecoderSpec& spec, const DecoderWeights& weights, const at::Tensor& hidden) {
-  at::Tensor out = at::linear(norm(spec, hidden, weights.final_norm), weights.head).to(at::kFloat);
+  at::Tensor out = at::linear(norm(spec, hidden, weights.final_norm), weights.head);
+  out = out.to(wider(out.scalar_type()));
   if (spec.logit_softcap > 0) out = at::tanh(out / spec.logit_softcap) * spec.logit_softcap;
   return out.contiguous();
 }

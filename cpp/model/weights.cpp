@@ -1,20 +1,18 @@
 #include "model/weights.h"
 
+#include <functional>
+
 #include "core/error.h"
 
 namespace c2c {
 
-DecoderWeights take_weights(const DecoderSpec& s, std::unordered_map<std::string, at::Tensor> tensors) {
+namespace {
+
+using Take = std::function<at::Tensor(const std::string& name, std::vector<int64_t> shape)>;
+
+// Builds the weights from what `take` gives for each name and shape.
+DecoderWeights assemble(const DecoderSpec& s, const Take& take) {
   DecoderWeights w;
-  const auto take = [&](const std::string& name, std::vector<int64_t> shape) {
-    auto found = tensors.find(name);
-    if (found == tensors.end()) shape_mismatch(name, shape, {});
-    at::Tensor tensor = std::move(found->second);
-    tensors.erase(found);
-    if (tensor.sizes() != at::IntArrayRef(shape)) shape_mismatch(name, shape, tensor.sizes().vec());
-    w.bytes += static_cast<int64_t>(tensor.nbytes());
-    return tensor;
-  };
   const auto linear = [&](const std::string& name, int64_t out, int64_t in, bool bias) {
     Linear l{take(name + ".weight", {out, in}), {}};
     if (bias) l.bias = take(name + ".bias", {out});
@@ -46,6 +44,32 @@ DecoderWeights take_weights(const DecoderSpec& s, std::unordered_map<std::string
   }
   w.final_norm = take(s.prefix + "norm.weight", {s.hidden});
   w.head = s.tied ? w.embedding : take(s.head, {s.vocab, s.hidden});
+  return w;
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, std::vector<int64_t>>> weight_shapes(const DecoderSpec& spec) {
+  std::vector<std::pair<std::string, std::vector<int64_t>>> shapes;
+  assemble(spec, [&](const std::string& name, std::vector<int64_t> shape) {
+    shapes.emplace_back(name, std::move(shape));
+    return at::Tensor();
+  });
+  return shapes;
+}
+
+DecoderWeights take_weights(const DecoderSpec& s, std::unordered_map<std::string, at::Tensor> tensors) {
+  int64_t bytes = 0;
+  DecoderWeights w = assemble(s, [&](const std::string& name, std::vector<int64_t> shape) {
+    auto found = tensors.find(name);
+    if (found == tensors.end()) shape_mismatch(name, shape, {});
+    at::Tensor tensor = std::move(found->second);
+    tensors.erase(found);
+    if (tensor.sizes() != at::IntArrayRef(shape)) shape_mismatch(name, shape, tensor.sizes().vec());
+    bytes += static_cast<int64_t>(tensor.nbytes());
+    return tensor;
+  });
+  w.bytes = bytes;
   for (const auto& [name, tensor] : tensors) {
     // Files of tied models may repeat the head; old files carry the rope's frequencies.
     const bool known = (s.tied && name == s.head) || name.ends_with("rotary_emb.inv_freq");

@@ -4,6 +4,7 @@
 
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "model/linear.h"
@@ -22,6 +23,8 @@ struct DecoderWeights {
   int64_t bytes = 0;
 };
 
+// Names and shapes of the spec's tensors, in the order of the computation.
+std::vector<std::pair<std::string, std::vector<int64_t>>> weight_shapes(const DecoderSpec& spec);
 // Takes the spec's tensors out of `tensors`. SHAPE_MISMATCH for a missing, extra or mis-shaped one.
 DecoderWeights take_weights(const DecoderSpec& spec, std::unordered_map<std::string, at::Tensor> tensors);
 

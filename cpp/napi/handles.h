@@ -136,7 +136,7 @@ Napi::Value fuse_caches(const Napi::CallbackInfo& info);
 // The addon's state of one environment.
 struct State {
   std::shared_ptr<Bridge> bridge;
-  Napi::FunctionReference cancel, sampler, cache, model, fuser;
+  Napi::FunctionReference cancel, sampler, cache, model, fuser, model_trainer;
 };
 
 }  // namespace c2c

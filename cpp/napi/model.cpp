@@ -4,8 +4,6 @@
 
 namespace c2c {
 
-namespace {
-
 DecoderSpec decoder_spec(const Napi::Object& o) {
   DecoderSpec s;
   s.hidden = integer(o, "hidden");
@@ -41,6 +39,8 @@ DecoderSpec decoder_spec(const Napi::Object& o) {
   });
   return s;
 }
+
+namespace {
 
 // One request with the lease on its cache; checks ids and positions against the model.
 struct Held {

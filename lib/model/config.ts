@@ -53,21 +53,39 @@ const endTokens = v.union([
 export async function readModelConfig(folder: string): Promise<ModelConfig> {
   const path = join(folder, "config.json");
   const outer = new ConfigFile(path, parseObject(await readText(path), path));
+  const { family, config, spec, shape } = understand(outer);
+  const table = await modelTable(folder);
+  return {
+    family: family.name,
+    spec: { ...spec, ...names(family, table) },
+    shape,
+    dtype: dtypeOf(outer, config, table),
+    eos: await endTokenIds(folder, outer, config),
+  };
+}
+
+/**
+ * A config.json's content as the decoder of a model that has no weights yet; `initRange`: the standard deviation of new weights.
+ * `path` is for messages. Errors: FILE_INVALID naming a key; UNSUPPORTED.
+ */
+export function newModelConfig(
+  values: Readonly<Record<string, unknown>>,
+  path: string,
+): { readonly spec: DecoderSpec; readonly shape: ModelShape; readonly initRange: number } {
+  const { family, config, spec, shape } = understand(new ConfigFile(path, values));
+  const initRange = config.maybe("initializer_range", kinds.positive, 0.02);
+  return { spec: { ...spec, ...names(family, { files: [], tensors: [] }) }, shape, initRange };
+}
+
+function understand(outer: ConfigFile) {
   const family = familyOf(outer);
   const config = family.nested?.(outer) ?? outer;
   for (const file of [outer, config]) for (const feature of FOREIGN_FEATURES) file.refuse(feature);
   const dims = dimensions(config);
-  const traits = family.traits(config, dims);
-  const spec = decoderSpec(config, dims, traits);
-  const table = await modelTable(folder);
+  const spec = decoderSpec(config, dims, family.traits(config, dims));
   const { layers, hidden, heads, kvHeads, headDim, context } = dims;
-  return {
-    family: family.name,
-    spec: { ...spec, ...names(family, table) },
-    shape: { family: family.name, layers, hidden, heads, kvHeads, headDim, vocab: spec.vocab, context },
-    dtype: dtypeOf(outer, config, table),
-    eos: await endTokenIds(folder, outer, config),
-  };
+  const shape = { family: family.name, layers, hidden, heads, kvHeads, headDim, vocab: spec.vocab, context };
+  return { family, config, spec, shape };
 }
 
 function familyOf(config: ConfigFile): Family {

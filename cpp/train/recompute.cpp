@@ -1,0 +1,63 @@
+#include "train/recompute.h"
+
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
+#include <torch/csrc/autograd/variable.h>
+
+namespace c2c {
+
+namespace {
+
+using torch::autograd::variable_list;
+
+// The node that stands for a segment in autograd's graph.
+struct Recomputed final : torch::autograd::Node {
+  Segment segment;
+  std::vector<torch::autograd::SavedVariable> saved;
+  std::vector<bool> wanted;  // which inputs need a gradient
+
+  variable_list apply(variable_list&& gradients) override {
+    variable_list inputs, roots, seeds, results;
+    for (size_t i = 0; i < saved.size(); ++i) inputs.push_back(saved[i].unpack().detach().set_requires_grad(wanted[i]));
+    {
+      const at::AutoGradMode on(true);
+      const variable_list outputs = segment(inputs);
+      for (size_t i = 0; i < outputs.size(); ++i) {
+        if (!gradients[i].defined() || !outputs[i].requires_grad()) continue;
+        roots.push_back(outputs[i]);
+        seeds.push_back(gradients[i]);
+      }
+    }
+    if (!roots.empty()) torch::autograd::backward(roots, seeds);
+    for (const auto& input : inputs) results.push_back(input.grad());
+    return results;
+  }
+
+  void release_variables() override { saved.clear(); }
+  std::string name() const override { return "Recomputed"; }
+};
+
+}  // namespace
+
+std::vector<at::Tensor> recompute(const Segment& segment, const std::vector<at::Tensor>& inputs) {
+  if (!at::GradMode::is_enabled()) return segment(inputs);
+  variable_list outputs;
+  {
+    const at::AutoGradMode off(false);
+    outputs = segment(inputs);
+  }
+  const auto node = c10::make_intrusive<Recomputed>();
+  node->segment = segment;
+  for (const auto& input : inputs) {
+    node->wanted.push_back(input.requires_grad());
+    node->saved.emplace_back(input, false);
+  }
+  node->set_next_edges(torch::autograd::collect_next_edges(inputs));
+  for (auto& output : outputs) torch::autograd::set_history(output, node);
+  return outputs;
+}
+
+}  // namespace c2c
