@@ -17,7 +17,14 @@ test("exports", () => {
   assert.equal(Object.keys(native()).sort(), members("interface", "Native").sort());
 });
 
-for (const name of ["NativeCancel", "NativeSampler", "NativeCache", "NativeModel", "NativeFuser", "NativeModelTrainer"]) {
+for (const name of [
+  "NativeCancel",
+  "NativeSampler",
+  "NativeCache",
+  "NativeModel",
+  "NativeFuser",
+  "NativeModelTrainer",
+]) {
   test(name, () => {
     const own = Object.getOwnPropertyNames(native()[name].prototype).filter((m) => m !== "constructor");
     assert.equal(own.sort(), members("class", name).sort());
