@@ -74,7 +74,7 @@ export async function readRecipe(path: string): Promise<Record<string, unknown>>
 }
 
 function check<S extends v.GenericSchema>(schema: S, json: unknown): v.InferOutput<S> {
-  const result = v.safeParse(schema, json);
+  const result = v.safeParse(schema, Array.isArray(json) ? null : json);
   if (result.success) return result.output;
   const [issue] = result.issues;
   const key = v.getDotPath(issue);
