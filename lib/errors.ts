@@ -24,21 +24,27 @@ export interface ErrorDetails {
   CACHE_BUSY: { readonly operation: string };
   /** A cache of another model. */
   CACHE_FOREIGN: { readonly expected: string; readonly actual: string };
+  /** A call on a handle after its `dispose`. */
   DISPOSED: { readonly handle: "model" | "cache" | "fuser" | "channel" | "generation" };
+  /** A value that an option cannot have, with what it may be. */
   OPTION_INVALID: { readonly option: string; readonly reason: string };
   /** `status`: the HTTP status, null when no answer came. */
   DOWNLOAD_FAILED: { readonly repo: string; readonly file: string; readonly status: number | null };
+  /** The addon or libtorch cannot be loaded: every path that was tried, and what to run. */
   NATIVE_MISSING: {
     readonly platform: string;
     readonly tried: readonly { readonly path: string; readonly cause: string }[];
     readonly fix: readonly string[];
   };
 }
+/** Names of all failures. */
 export type ErrorCode = keyof ErrorDetails;
 
 /** Every failure of this package: a stable `code` and typed `details`; the message is for people. */
 export class C2CError<C extends ErrorCode = ErrorCode> extends Error {
+  /** Which failure it is; stable from version to version. */
   readonly code: C;
+  /** What the code says beside the message, for programs. */
   readonly details: ErrorDetails[C];
   constructor(code: C, details: ErrorDetails[C], message?: string, options?: { cause?: unknown }) {
     super(message ?? `${code}: ${JSON.stringify(details)}`, options);

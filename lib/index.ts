@@ -4,7 +4,7 @@ export { connect } from "./channel/connect.js";
 export { C2CError, type ErrorCode, type ErrorDetails, isC2CError } from "./errors.js";
 export { evaluate } from "./evaluate/evaluate.js";
 export { readTask } from "./evaluate/read-task.js";
-export { fuse } from "./fuser/fuse.js";
+export { type FuseOrder, fuse } from "./fuser/fuse.js";
 export { loadFuser } from "./fuser/fuser.js";
 export { loadModel } from "./model/model.js";
 export { type Document, type ModelInit, type ModelRecipe, type ModelTrainEvent, trainModel } from "./train/model.js";

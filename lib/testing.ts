@@ -9,6 +9,7 @@ import { choice, invalid } from "./options.js";
 import { temperature } from "./testing-support/temperature.js";
 import type { AlignStrategy, Model, Tokens } from "./types.js";
 
+export type { HeadShape, TensorEntry, TensorTable } from "../typings/native.js";
 export { extractAnswer } from "./evaluate/choices.js";
 export { kvSections as segments } from "./testing-support/sections.js";
 

@@ -1,5 +1,11 @@
 /** The public types of cache-to-cache. Token counts are in tokens, times in milliseconds, sizes in bytes. */
+import type { GenerateOptions, Generation } from "./types/generation.js";
+
+export type * from "./types/evaluation.js";
+export type * from "./types/generation.js";
+
 declare const brand: unique symbol;
+/** An id of one model's vocabulary. */
 export type TokenId = number & { readonly [brand]: "TokenId" };
 /**
  * Token ids. Arrays made by a model (`encode`, `tokens`) remember its vocabulary and are refused by a model with another one
@@ -8,43 +14,66 @@ export type TokenId = number & { readonly [brand]: "TokenId" };
 export type Tokens = Readonly<Uint32Array> & { readonly [brand]: "Tokens" };
 
 // ── where things come from, where they run ────────────────────────────────────────────────────────────────────────
+/** Where a model or fuser comes from: a folder, or a repository on the Hugging Face hub (`revision` defaults to "main", `folder` to its root). */
 export type Source =
   | { readonly kind: "hub"; readonly repo: `${string}/${string}`; readonly revision?: string; readonly folder?: string }
   | { readonly kind: "folder"; readonly path: string };
+/** Where tensors live. This version computes on the CPU; "cuda" is UNSUPPORTED. */
 export type Device = { readonly kind: "cpu" } | { readonly kind: "cuda"; readonly index: number };
+/** Number formats of weights. */
 export type DType = "float32" | "bfloat16" | "float16";
+/** Progress of loading: bytes of a file that is fetched, or tensors that are in memory. */
 export type LoadEvent =
   | { readonly phase: "download"; readonly file: string; readonly bytes: number; readonly total: number }
   | { readonly phase: "weights"; readonly tensors: number; readonly of: number };
+/** How a model or fuser is loaded. */
 export interface LoadOptions {
+  /** Default: the CPU. */
   readonly device?: Device;
   /** Default: what the files hold, except float16 on CPU, which becomes bfloat16. */
   readonly dtype?: DType;
+  /** Keep the linear layers' weights in fewer bits. */
   readonly quantize?: "int8" | "int4";
+  /** Stops loading; the promise rejects with its reason. */
   readonly signal?: AbortSignal;
+  /** Hears of files and tensors as they come. */
   onProgress?(event: LoadEvent): void;
 }
 
 // ── models and prompts ────────────────────────────────────────────────────────────────────────────────────────────
+/** One turn of a conversation. */
 export interface Message {
   readonly role: "system" | "user" | "assistant";
   readonly content: string;
 }
+/** Sizes of a decoder; `hidden`, `headDim` and `vocab` in values, `context` in positions. */
 export interface ModelShape {
+  /** The decoder family, e.g. "qwen3". */
   readonly family: string;
+  /** Decoder layers. */
   readonly layers: number;
+  /** Width of the residual stream. */
   readonly hidden: number;
+  /** Query heads of a layer. */
   readonly heads: number;
+  /** Key and value heads of a layer; `heads` is a multiple. */
   readonly kvHeads: number;
+  /** Values of a head. */
   readonly headDim: number;
+  /** Rows of the embedding. */
   readonly vocab: number;
+  /** Positions the model was made for. */
   readonly context: number;
 }
 /** A tokenised prompt. `spans` mark, in token positions, what came from which message; the rest is template. */
 export interface Prompt {
+  /** The whole prompt, template included. */
   readonly text: string;
+  /** The same in tokens. */
   readonly tokens: Tokens;
+  /** What went into it. */
   readonly messages: readonly Message[];
+  /** Where each message's content lies, in token positions. */
   readonly spans: readonly { readonly message: number; readonly start: number; readonly end: number }[];
 }
 /** `generationPrompt` defaults to true. `continueLast`: the last message is an answer begun, its text is left open. */
@@ -53,12 +82,19 @@ export interface EncodeOptions {
   readonly generationPrompt?: boolean;
   readonly continueLast?: boolean;
 }
+/** A loaded model. It keeps its weights until `dispose`; every call after that is DISPOSED. */
 export interface Model extends AsyncDisposable {
+  /** The repository's name, or the folder's path. */
   readonly id: string;
+  /** Its sizes. */
   readonly shape: ModelShape;
+  /** Where its weights are. */
   readonly device: Device;
+  /** What it computes in. */
   readonly dtype: DType;
+  /** Bytes of its weights. */
   readonly bytes: number;
+  /** True after `dispose`. */
   readonly disposed: boolean;
   /** Messages go through the chat template. A string is one user message. (`tokens` and `encodeText` are for raw input.) */
   encode(prompt: string | readonly Message[], options?: EncodeOptions): Promise<Prompt>;
@@ -66,6 +102,7 @@ export interface Model extends AsyncDisposable {
   encodeText(text: string): Promise<Tokens>;
   /** Ids as they are, marked as this vocabulary's; out of range is OPTION_INVALID. The explicit way to feed foreign ids. */
   tokens(ids: Iterable<number>): Tokens;
+  /** Text of tokens. `skipSpecial` leaves special tokens out; default false. */
   decodeTokens(tokens: Iterable<number>, options?: { readonly skipSpecial?: boolean }): string;
   /** An empty cache. Default: grows by doubling; with `grow: false` an append past `capacity` is CACHE_FULL. */
   cache(options?: { readonly capacity?: number; readonly grow?: boolean }): KvCache;
@@ -87,33 +124,50 @@ export interface Model extends AsyncDisposable {
   ): Promise<Float32Array>;
   /** Appends `next` (one token or more, usually the prompt's last) to the cache and continues from there. Several may run at once, each on its own cache. */
   generate(cache: KvCache, next: Tokens, options?: GenerateOptions): Generation;
+  /** Gives its memory back once work under way is done. A second call does nothing. */
   dispose(): Promise<void>;
 }
 
 // ── the cache: a value ────────────────────────────────────────────────────────────────────────────────────────────
+/** Keys and values of all positions read so far: a value of its own, which outlives no model. One operation at a time (CACHE_BUSY); another model's cache is CACHE_FOREIGN. */
 export interface KvCache extends Disposable {
+  /** The model whose keys and values these are. */
   readonly model: Model;
+  /** One token for each row. */
   readonly tokens: Tokens;
+  /** The rotary position of each row. */
   readonly positions: Uint32Array;
+  /** Rows in use. */
   readonly length: number;
+  /** Rows there is room for. */
   readonly capacity: number;
+  /** Bytes of its own memory; rows shared with a fork count once. */
   readonly bytes: number;
+  /** True after `dispose`. */
   readonly disposed: boolean;
   /** How many leading positions were reused when this cache was made with `from`. */
   readonly reused: number;
+  /** A cache with the same rows that goes its own way from here. */
   fork(): KvCache;
+  /** Forgets all rows from `length` on. */
   truncate(length: number): void;
   /** A copy, [positions, kvHeads, headDim], in float32. Keys are rotated (post-RoPE), as models store them. */
   read(layer: number, part: "key" | "value", range?: { readonly start: number; readonly end: number }): Float32Array;
+  /** Overwrites rows from `start` on with [rows, kvHeads, headDim] float32 values; keys must be rotated. */
   write(layer: number, part: "key" | "value", start: number, data: Float32Array): void;
+  /** Gives its memory back. A second call does nothing. */
   dispose(): void;
 }
 
 // ── the fuser ─────────────────────────────────────────────────────────────────────────────────────────────────────
+/** The two models that a fuser was trained for. */
 export interface Pair {
+  /** The model that answers. */
   readonly receiver: Model;
+  /** The model whose cache is used. */
   readonly sharer: Model;
 }
+/** How tokens of one vocabulary are read in another: "same" (one vocabulary), "first" or "longest" of several candidates (as the reference does), "bytes" (by byte ranges of the text). */
 export type AlignStrategy = "same" | "first" | "longest" | "bytes";
 /**
  * How a prompt is read by both models. Message rows pair one to one; template rows may differ in number, so each side has its own
@@ -121,69 +175,102 @@ export type AlignStrategy = "same" | "first" | "longest" | "bytes";
  * the same position everywhere). There are no pads.
  */
 export interface Alignment {
+  /** How tokens were aligned. */
   readonly strategy: AlignStrategy;
+  /** What the receiver reads. */
   readonly receiver: { readonly tokens: Tokens; readonly positions: Uint32Array };
+  /** What the sharer reads. */
   readonly sharer: { readonly tokens: Tokens; readonly positions: Uint32Array };
   /** Row ranges of equal length that are fused; the prompt's last token is in none. */
   readonly fused: readonly SpanPair[];
   /** Share of message tokens that map one to one. */
   readonly oneToOne: number;
 }
+/** Rows from `start` up to, but not including, `end`. */
 export interface Span {
   readonly start: number;
   readonly end: number;
 }
+/** Rows of the receiver and the sharer's rows that belong to them, one to one. */
 export interface SpanPair {
   readonly receiver: Span;
   readonly sharer: Span;
 }
 /** Gate logits; open when > 0; null where the projector kind has none. `keyWeight`, `valueWeight`: mean weight over fused rows and heads, 0 to 1. */
 export interface GateReport {
+  /** Receiver layer, from 0. */
   readonly layer: number;
+  /** Keys were written. */
   readonly key: boolean;
+  /** Values were written. */
   readonly value: boolean;
+  /** Mean weight of the keys' write, 0 to 1. */
   readonly keyWeight: number;
+  /** Mean weight of the values' write, 0 to 1. */
   readonly valueWeight: number;
 }
+/** What one contribution wrote: into how many `positions`, through which gates, in how many milliseconds. */
 export interface FuseReport {
+  /** Receiver rows that were written to. */
   readonly positions: number;
+  /** One entry for each layer that the fuser maps. */
   readonly gates: readonly GateReport[];
+  /** Milliseconds. */
   readonly ms: number;
 }
+/** A trained fuser between two models. Disposing it leaves the models as they are. */
 export interface Fuser extends AsyncDisposable {
+  /** What it was loaded for. */
   readonly pair: Pair;
+  /** Which of the reference's projectors it is made of. */
   readonly kind: "c2c" | "ablation" | "all-in-one";
   /** Sharer layer for each receiver layer, or null where nothing is fused. */
   readonly layerMap: readonly (number | null)[];
+  /** Learned gate logits of each layer's keys and values; open above 0, null where there is none. */
   readonly gates: readonly { readonly key: number | null; readonly value: number | null }[];
+  /** Bytes of its weights. */
   readonly bytes: number;
+  /** How a prompt of the receiver is read by both. TOKENS_FOREIGN where the strategy cannot map them. */
   align(prompt: Prompt, options?: { readonly strategy?: AlignStrategy }): Promise<Alignment>;
+  /** Writes a folder that `loadFuser` reads, or that the reference reads. */
   save(folder: string, options?: { readonly format?: "native" | "reference" }): Promise<void>;
+  /** Gives its memory back. A second call does nothing. */
   dispose(): Promise<void>;
 }
 /** One sharer's share in a fusion. `spans` default to all rows but the last, equal on both sides. */
 export interface Contribution {
+  /** The fuser between the two. */
   readonly fuser: Fuser;
+  /** The sharer's cache; it is read only. */
   readonly sharer: KvCache;
+  /** Which rows are fused. */
   readonly spans?: readonly SpanPair[];
 }
 // ── the channel: the whole flow ───────────────────────────────────────────────────────────────────────────────────
 /** `align` defaults to what the fuser was trained with. */
 export interface Link {
+  /** The model whose cache is used. */
   readonly sharer: Model;
+  /** A fuser loaded for the channel's receiver and this sharer. */
   readonly fuser: Fuser;
   readonly align?: AlignStrategy;
+  /** What is fused: the prompt (default), or new tokens too. */
   readonly span?: "prompt" | "prompt-and-response";
 }
 /** A run of the receiver's tokens and the links (indices) that are fused there. The last section is never fused; sections are prefilled and fused one after another. */
 export interface Section {
+  /** Rows of this section. */
   readonly length: number;
+  /** Indices of the links that are fused here. */
   readonly links: readonly number[];
 }
 /** A prompt in tokens, for those who do their own templates and alignment. Sections default to [all but one: every link], [one: none]. */
 export interface TokenPrompt {
+  /** The receiver's tokens. */
   readonly tokens: Tokens;
+  /** Their positions; default 0, 1, 2, … */
   readonly positions?: Uint32Array;
+  /** What is fused where; lengths add up to all tokens. */
   readonly sections?: readonly Section[];
   /** What each link's sharer reads, and which of its rows belong to which of the receiver's; default: the receiver's tokens, row for row. */
   readonly sharers?: readonly {
@@ -192,185 +279,21 @@ export interface TokenPrompt {
     readonly rows?: readonly SpanPair[];
   }[];
 }
+/** A text (one user message), messages, or tokens with a plan of one's own. */
 export type ChannelPrompt = string | readonly Message[] | TokenPrompt;
+/** A receiver connected to its sharers. Disposing it leaves models and fusers as they are. */
 export interface Channel extends Disposable {
   /** Empty for a channel by text. */
   readonly receiver: Model;
+  /** Its sharers, in order. */
   readonly links: readonly Link[];
   /** Everything before the first new token: the fused receiver cache, and the last section's logits [its length, vocab]. */
   prefill(
     prompt: ChannelPrompt,
     options?: EncodeOptions & { readonly signal?: AbortSignal },
   ): Promise<{ readonly cache: KvCache; readonly logits: Float32Array; readonly reports: readonly FuseReport[] }>;
+  /** Prefill, fusion and decoding as one stream. */
   generate(prompt: ChannelPrompt, options?: GenerateOptions & EncodeOptions): Generation;
+  /** Ends it. A second call does nothing. */
   dispose(): void;
-}
-export type Sampling =
-  | { readonly kind: "greedy" }
-  | {
-      readonly kind: "sample";
-      readonly temperature: number;
-      readonly topP?: number;
-      readonly topK?: number;
-      readonly minP?: number;
-      readonly seed?: bigint;
-    };
-export interface GenerateOptions {
-  readonly sampling?: Sampling;
-  readonly maxNewTokens?: number;
-  readonly stop?: readonly string[];
-  /** End tokens; default: the model's generation_config. [] never stops. */
-  readonly eos?: readonly number[];
-  /** Token events carry their logits (before penalties). */
-  readonly logits?: boolean;
-  readonly repetitionPenalty?: number;
-  readonly presencePenalty?: number;
-  readonly frequencyPenalty?: number;
-  readonly signal?: AbortSignal;
-}
-export type StopReason =
-  | { readonly kind: "eos"; readonly token: TokenId }
-  | { readonly kind: "length" }
-  | { readonly kind: "stop"; readonly match: string };
-export interface Timings {
-  readonly prefillMs: number;
-  readonly sharerMs: number;
-  readonly fuseMs: number;
-  readonly firstTokenMs: number;
-  readonly decodeMs: number;
-  readonly promptTokens: number;
-  readonly newTokens: number;
-}
-export type GenerationEvent =
-  | {
-      readonly type: "token";
-      readonly id: TokenId;
-      readonly text: string;
-      readonly index: number;
-      readonly logits?: Float32Array;
-    }
-  | { readonly type: "done"; readonly text: string; readonly reason: StopReason; readonly timings: Timings };
-export interface Generation extends AsyncIterable<GenerationEvent>, AsyncDisposable {
-  text(): Promise<string>;
-  done(): Promise<Extract<GenerationEvent, { type: "done" }>>;
-}
-export interface ConnectOptions {
-  /** What several sharers see of each other; see `fuse`. Default "sequential". */
-  readonly order?: "sequential" | "parallel";
-}
-export interface TextOptions {
-  /** What the sharer is asked, given the user's messages. */
-  ask?(messages: readonly Message[]): readonly Message[];
-  /** What the receiver reads, given the user's messages and the sharer's text. */
-  compose?(messages: readonly Message[], text: string): readonly Message[];
-  /** Length limit of the sharer's message in tokens; default 256. */
-  readonly maxMessageTokens?: number;
-}
-
-// ── evaluation and audit ──────────────────────────────────────────────────────────────────────────────────────────
-/**
- * `answer`: what is right: the letter of a choice, a number, a text. `choices`: their texts in order; letters from A on name them.
- * `ask`: what text-to-text asks the sharer, where the default prompt will not do. `accept`: other answers that count as right.
- */
-export interface Question {
-  readonly id: string;
-  readonly group?: string;
-  readonly messages: readonly Message[];
-  readonly answer: string;
-  readonly choices?: readonly string[];
-  readonly ask?: string;
-  readonly accept?: readonly string[];
-}
-/** How a text is judged. `predicted`: the answer found in it, null where there is none. `score`: partial credit, 0 to 1. */
-export interface Judgement {
-  readonly predicted: string | null;
-  readonly correct: boolean;
-  readonly score?: number;
-}
-/**
- * Questions and how they are asked. "generate": a greedy answer, in which the choice (or the number) is looked for; "logits": the
- * likeliest letter after "The correct answer is"; "exact": a greedy answer that must equal `answer`. `maxNewTokens` defaults to 64.
- * `judge` replaces the method's own way to judge generated text.
- */
-export interface Task {
-  readonly name: string;
-  readonly questions: Iterable<Question> | AsyncIterable<Question>;
-  readonly method: "generate" | "logits" | "exact";
-  readonly maxNewTokens?: number;
-  judge?(text: string, question: Question): Judgement;
-}
-/**
- * How a benchmark's files are asked; defaults are the layout's. `prompt`: "direct" (default), "reasoning" (step by step first) or
- * "plain" (question and choices alone). `where`: only rows whose fields have these values. `templates`: LongBench's prompts by data
- * set, the content of its dataset2prompt.json.
- */
-export interface TaskOptions {
-  readonly name?: string;
-  readonly method?: Task["method"];
-  readonly maxNewTokens?: number;
-  readonly prompt?: "direct" | "reasoning" | "plain";
-  readonly where?: Readonly<Record<string, string | number | boolean>>;
-  readonly templates?: Readonly<Record<string, string>>;
-}
-/** `answers` counts predicted answers, "" where there was none; shares are from 0 to 1, `low` and `high` a 95 % interval. */
-export type EvalEvent =
-  | {
-      readonly type: "answer";
-      readonly id: string;
-      readonly text: string;
-      readonly predicted: string | null;
-      readonly correct: boolean;
-      readonly score?: number;
-      readonly timings: Timings;
-    }
-  | {
-      readonly type: "done";
-      readonly accuracy: number;
-      readonly low: number;
-      readonly high: number;
-      readonly n: number;
-      readonly byGroup: Readonly<Record<string, number>>;
-      readonly answers: Readonly<Record<string, number>>;
-      readonly score?: number;
-    };
-/** `limit`: the first questions only. `batch`: questions in work at once, whose decode steps share batches; default 16. */
-export interface EvaluateOptions {
-  readonly limit?: number;
-  readonly batch?: number;
-  readonly signal?: AbortSignal;
-}
-/** A difference of two shares on the same questions, with its 95 % interval and McNemar's exact p. */
-export interface Gain {
-  readonly value: number;
-  readonly low: number;
-  readonly high: number;
-  readonly p: number;
-}
-/**
- * Does anything cross? The same questions with the right sharer cache ("correct"); with another question's ("mismatched": the next
- * question in order, cyclic, whose answer differs and whose sharer rows are as many); with zero keys and values, gates still applied
- * ("zeroed"); with normal noise of the right cache's mean and deviation per layer and part ("noise"); with the receiver as its own
- * sharer where the shapes allow ("self", else null); and by text, where a text channel is given (else null). "sharer" is the sharer
- * alone, the best of them where there are several.
- */
-export interface AuditReport {
-  readonly n: number;
-  readonly accuracy: Readonly<Record<"receiver" | "sharer" | "correct" | "mismatched" | "zeroed" | "noise", number>> & {
-    readonly text: number | null;
-    readonly self: number | null;
-  };
-  /** correct − mismatched. */
-  readonly contentGain: Gain;
-  /** correct − receiver. */
-  readonly benefit: Gain;
-  /** "harmful": benefit < 0 with p < 0.05; else "content crosses": contentGain > 0 with p < 0.05; else "no detectable content". */
-  readonly verdict: "content crosses" | "no detectable content" | "harmful";
-}
-/** `onProgress` hears of every part ("receiver", "correct", "mismatched", …), from 0 to 1. */
-export interface AuditOptions {
-  readonly text?: Channel;
-  readonly limit?: number;
-  readonly batch?: number;
-  readonly signal?: AbortSignal;
-  onProgress?(part: string, done: number): void;
 }

@@ -138,6 +138,7 @@ export class NativeModel {
   dispose(): void;
 }
 
+/** Heads of keys and values of one layer. */
 export interface HeadShape {
   readonly kvHeads: number;
   readonly headDim: number;
