@@ -10,13 +10,15 @@ import { addDoctor } from "./doctor.js";
 import { addGenerate } from "./generate.js";
 import { addInspect } from "./inspect.js";
 import { addSetup } from "./setup.js";
+import { addTrainModel } from "./train-model.js";
 
 const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   readonly description: string;
   readonly version: string;
 };
 const program = new Command("cache-to-cache").description(manifest.description).version(manifest.version);
-for (const add of [addGenerate, addChat, addInspect, addConvert, addDemo, addSetup, addDoctor]) add(program);
+for (const add of [addGenerate, addChat, addInspect, addConvert, addDemo, addTrainModel, addSetup, addDoctor])
+  add(program);
 
 try {
   await program.parseAsync();

@@ -19,6 +19,12 @@ const fuserRecipe = v.strictObject({
   intermediate: v.exactOptional(count),
   layers: v.exactOptional(count),
   dropout: v.exactOptional(share),
+  projector: v.exactOptional(
+    v.strictObject({
+      kind: v.picklist(["C2CProjector", "AblationProjector", "AllInOneProjector"]),
+      options: v.exactOptional(v.record(v.string(), v.union([v.number(), v.boolean(), v.string()]))),
+    }),
+  ),
   layerMap: v.exactOptional(v.union([v.picklist(["last-aligned", "nearest"]), v.array(v.nullable(whole))])),
   align: v.exactOptional(v.picklist(["same", "first", "longest", "bytes"])),
   learningRate: v.exactOptional(positive),
@@ -27,7 +33,7 @@ const fuserRecipe = v.strictObject({
   clipNorm: v.exactOptional(weight),
   batchSize: v.exactOptional(count),
   accumulate: v.exactOptional(count),
-  epochs: v.exactOptional(count),
+  epochs: v.exactOptional(positive),
   maxSteps: v.exactOptional(count),
   maxTokens: v.exactOptional(count),
   scheduleSteps: v.exactOptional(count),
@@ -53,8 +59,8 @@ const modelRecipe = v.strictObject({
   clipNorm: v.exactOptional(weight),
   seed: v.exactOptional(seed),
   earlyExit: v.exactOptional(v.strictObject({ layers: v.pipe(v.array(whole), v.minLength(1)), weight: positive })),
-  schedule: v.exactOptional(v.literal("linear")),
   dtype: v.exactOptional(dtype),
+  recompute: v.exactOptional(v.boolean()),
   checkpointEvery: v.exactOptional(count),
 });
 

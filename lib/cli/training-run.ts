@@ -48,7 +48,8 @@ export class TrainingLog {
   }
 
   async #begin(step: number): Promise<void> {
-    const kept = this.#lines.filter((line) => line.step < step);
+    // A validation's number is that of the steps taken before it.
+    const kept = this.#lines.filter((line) => line.step < step || (line.type === "validation" && line.step === step));
     this.#lines.splice(0, this.#lines.length, ...kept);
     await writeAtomic(this.#path, kept.map((line) => `${JSON.stringify(line)}\n`).join(""));
     this.#begun = true;

@@ -65,7 +65,7 @@ const FREE = ["steps", "checkpointEvery"];
  * `resume` goes on from the newest checkpoint, with the same numbers as a run without interruption (data is pulled again up to there),
  * and begins anew where there is none. Data that ends begins again.
  * Errors, from the iterator: OPTION_INVALID, UNSUPPORTED, FILE_INVALID, IO_FAILED, SHAPE_MISMATCH, OUT_OF_MEMORY; an abort throws
- * `signal.reason` between blocks of the decoder; the newest checkpoint stays.
+ * `signal.reason` between blocks of the decoder, after a checkpoint of the steps taken.
  */
 export async function* trainModel(
   init: ModelInit,
@@ -94,6 +94,8 @@ export async function* trainModel(
   const done = checkpoint && state ? state.step : 0;
   const fill = (to: string) => writeModel(to, start, trainer);
   const record = (step: number, finished: boolean): RunRecord => ({ step, finished, recipe: identity });
+  let taken = done;
+  let kept = done;
   try {
     if (checkpoint && state) {
       const table = await stateTable(checkpoint, WEIGHTS);
@@ -112,20 +114,23 @@ export async function* trainModel(
       const learningRate = linearSchedule(step, checked.learningRate, checked.warmupSteps, checked.steps);
       const gradNorm = await run(signal, () => trainer.update(learningRate));
       const tokensPerSecond = (batch.tokens.length * 1000) / (performance.now() - began);
+      taken = step + 1;
       yield { type: "step", step, loss, gradNorm, learningRate, tokensPerSecond };
-      const taken = step + 1;
       if (taken % checked.checkpointEvery === 0 && taken < checked.steps) {
-        yield {
-          type: "checkpoint",
-          step: taken,
-          folder: await writeCheckpoint(folder, record(taken, false), trainer, fill),
-        };
+        const written = await writeCheckpoint(folder, record(taken, false), trainer, fill);
+        kept = taken;
+        yield { type: "checkpoint", step: taken, folder: written };
       }
     }
     await writeModel(folder, start, trainer);
     await writeRecord(folder, record(checked.steps, true));
     await removeCheckpoints(folder);
     yield { type: "done", folder };
+  } catch (error) {
+    // Whole steps are kept: a cancelled one has touched gradients alone.
+    if (signal?.aborted && taken > kept && taken < checked.steps)
+      await writeCheckpoint(folder, record(taken, false), trainer, fill);
+    throw error;
   } finally {
     const closing = stream.close();
     // Data that hangs must not keep an aborted run from ending.
