@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,11 +12,9 @@ import { auditReport, formatAudit } from "../dist/audit/report.js";
 import { cacheState } from "../dist/cache/cache.js";
 import { answers } from "../dist/evaluate/evaluate.js";
 import { planOf } from "../dist/evaluate/subject.js";
-import { readFuserFolder } from "../dist/fuser/folder.js";
 import { audit, connect, connectByText, loadFuser, loadModel } from "../dist/index.js";
 import { native } from "../dist/native.js";
-import { readTensor } from "../dist/weights/read.js";
-import { writeSafetensors } from "../dist/weights/safetensors.js";
+import { changedFuser, ownSharer, widen } from "./fusers.mjs";
 import { fails } from "./support.mjs";
 
 const path = (name) => fileURLToPath(new URL(name, import.meta.url));
@@ -55,21 +53,9 @@ const task = (who, count) => {
 };
 
 /** The embedded fuser with its tensors changed, loaded for a pair. */
-async function changed(name, pair, edit, manifest = (content) => content) {
-  const to = join(folder, name);
-  await fuser.save(to, { format: "native" });
-  const { table } = await readFuserFolder(to);
-  const tensors = [];
-  for (const entry of table.tensors) {
-    const { data } = await readTensor(table, entry.name);
-    const values = new Float32Array(data.slice().buffer);
-    const result = edit(entry.name, values, entry.shape) ?? { values, shape: entry.shape };
-    tensors.push({ name: entry.name, dtype: "F32", shape: result.shape, data: new Uint8Array(result.values.buffer) });
-  }
-  await writeSafetensors(join(to, "fuser.safetensors"), tensors);
-  const file = join(to, "fuser.json");
-  await writeFile(file, JSON.stringify(manifest(JSON.parse(await readFile(file, "utf8")))));
-  const loaded = await loadFuser({ kind: "folder", path: to }, pair);
+async function changed(name, pair, edit, manifest) {
+  const source = { kind: "folder", path: await changedFuser(fuser, join(folder, name), edit, manifest) };
+  const loaded = await loadFuser(source, pair);
   handles.unshift(loaded);
   return loaded;
 }
@@ -199,21 +185,7 @@ test("self: the receiver's own rows; the same as a sharer that is a copy of the 
   const copy = await loadModel(pairFolder("receiver"));
   handles.push(copy);
   assert.is((await planAudit(channel, task("sharer", 12))).subjects.has("self"), false);
-  // The sharer's half of the input (2 × 32 columns) is widened to the receiver's 3 × 24.
-  const widen = (name, values, [rows]) => {
-    if (!/_in\.weight$/.test(name)) return undefined;
-    const wide = new Float32Array(rows * 144);
-    for (let row = 0; row < rows; row++) {
-      wide.set(values.subarray(row * 136, row * 136 + 64), row * 144);
-      wide.set(values.subarray(row * 136 + 64, row * 136 + 136), row * 144 + 72);
-    }
-    return { values: wide, shape: [rows, 144] };
-  };
-  const made = await changed("self", { receiver, sharer: copy }, widen, (content) => ({
-    ...content,
-    sharer: content.receiver,
-    projectors: content.projectors.map((one) => ({ ...one, sharerLayer: one.sharerLayer - 1 })),
-  }));
+  const made = await changed("self", { receiver, sharer: copy }, widen, ownSharer);
   const own = connect(receiver, [{ sharer: copy, fuser: made }]);
   const plan = await planAudit(own, task("sharer", 12));
   const texts = async (part) => {

@@ -84,22 +84,29 @@ export function formatAudit(report: AuditReport): string {
 }
 
 /** The verdict with what it rests on. */
-export function sentence({ n, contentGain, benefit, verdict: said }: AuditReport): string {
+export function sentence({
+  n,
+  contentGain,
+  benefit,
+  verdict: said,
+}: Pick<AuditReport, "n" | "contentGain" | "benefit" | "verdict">): string {
   switch (said) {
     case "content crosses":
       return `Verdict: content crosses. What the sharer read reaches the answer (gain ${points(contentGain.value)}, p ${pText(contentGain.p)}).`;
     case "harmful":
       return `Verdict: harmful. The receiver does worse with the sharer than alone (${points(benefit.value)}, p ${pText(benefit.p)}).`;
     default:
-      return `Verdict: no detectable content. On these ${n} questions the right cache does no better than another question's (${points(contentGain.value)}, p ${pText(contentGain.p)}).`;
+      return `Verdict: no detectable content. ${n} questions do not show the right cache to do better than another question's (${points(contentGain.value)}, p ${pText(contentGain.p)}).`;
   }
 }
 
-function gainText({ value, low, high, p }: Gain): string {
+/** A gain with its interval and p. */
+export function gainText({ value, low, high, p }: Gain): string {
   return `${points(value)} (${points(low)} to ${points(high)}), p ${pText(p)}`;
 }
 
-function points(value: number): string {
+/** A difference of shares in percentage points, with its sign. */
+export function points(value: number): string {
   const rounded = (value * 100).toFixed(1);
   return `${value > 0 ? "+" : ""}${rounded === "-0.0" ? "0.0" : rounded.replace("-", "−")} points`;
 }
@@ -109,6 +116,7 @@ export function pText(p: number): string {
   return p < 1e-4 ? "< 0.0001" : `= ${p.toFixed(p < 0.1 ? 4 : 2)}`;
 }
 
-function percent(value: number): string {
+/** A share in percent, eight characters wide. */
+export function percent(value: number): string {
   return `${(value * 100).toFixed(1)} %`.padStart(8);
 }

@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { formatDemo } from "../demo/print.js";
 import { runDemo } from "../demo/run.js";
-import { Progress } from "./progress.js";
+import { withBar } from "./progress.js";
 
 /** `demo`: the embedded pair on its held-out questions; --json adds one JSON object on the last line. */
 export function addDemo(program: Command): void {
@@ -15,9 +15,4 @@ export function addDemo(program: Command): void {
       console.log(formatDemo(report));
       if (json) console.log(JSON.stringify(report));
     });
-}
-
-async function withBar<T>(run: (onProgress: (part: string, done: number) => void) => Promise<T>): Promise<T> {
-  using bar = new Progress();
-  return await run((part, done) => bar.show(part, done));
 }

@@ -3,10 +3,12 @@ import "./silent.js";
 import { readFileSync } from "node:fs";
 import { Command } from "commander";
 import { C2CError } from "../errors.js";
+import { addAudit } from "./audit.js";
 import { addChat } from "./chat.js";
 import { addConvert } from "./convert.js";
 import { addDemo } from "./demo.js";
 import { addDoctor } from "./doctor.js";
+import { addEvaluate } from "./evaluate/command.js";
 import { addGenerate } from "./generate.js";
 import { addInspect } from "./inspect.js";
 import { addSetup } from "./setup.js";
@@ -17,8 +19,19 @@ const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.me
   readonly version: string;
 };
 const program = new Command("cache-to-cache").description(manifest.description).version(manifest.version);
-for (const add of [addGenerate, addChat, addInspect, addConvert, addDemo, addTrainModel, addSetup, addDoctor])
-  add(program);
+const commands = [
+  addGenerate,
+  addChat,
+  addInspect,
+  addConvert,
+  addTrainModel,
+  addEvaluate,
+  addAudit,
+  addDemo,
+  addSetup,
+  addDoctor,
+];
+for (const add of commands) add(program);
 
 try {
   await program.parseAsync();

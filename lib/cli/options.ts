@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { AlignStrategy, EncodeOptions, GenerateOptions, Link } from "../index.js";
+import { integerFlag } from "./flags.js";
 
 /** What generate and chat are told. */
 export interface AnswerFlags {
@@ -28,10 +29,10 @@ export function addAnswerOptions(command: Command): Command {
     .requiredOption("--receiver <source>", "the model that answers: a folder or owner/name[@revision][:folder]")
     .option("--sharer <source>", "a model whose cache is fused in (repeatable)", collect, [])
     .option("--fuser <source>", "the fuser of the sharer at the same place (repeatable)", collect, [])
-    .option("--max-new-tokens <n>", "most tokens of an answer", count, 256)
+    .option("--max-new-tokens <n>", "most tokens of an answer", integerFlag, 256)
     .option("--temperature <t>", "sample at this temperature; without it, greedy", positive)
     .option("--top-p <p>", "sample from the most likely tokens up to this probability", share)
-    .option("--top-k <k>", "sample from the k most likely tokens", count)
+    .option("--top-k <k>", "sample from the k most likely tokens", integerFlag)
     .option("--min-p <p>", "drop tokens below this share of the most likely one", share)
     .option("--seed <n>", "seed of the sampler", seed)
     .option("--system <text>", "system message")
@@ -59,11 +60,6 @@ export function answerOptions(flags: AnswerFlags): GenerateOptions & EncodeOptio
           ...(sampled === undefined ? {} : { seed: sampled }),
         };
   return { sampling, maxNewTokens, stop, ...(thinking === undefined ? {} : { thinking }) };
-}
-
-function count(text: string): number {
-  if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError("a whole number from 1 is needed");
-  return Number(text);
 }
 
 function positive(text: string): number {

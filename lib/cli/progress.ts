@@ -21,6 +21,12 @@ export class Progress implements Disposable {
   }
 }
 
+/** Runs work that says how far its parts are, with a bar that is gone at its end. */
+export async function withBar<T>(run: (onProgress: (part: string, done: number) => void) => Promise<T>): Promise<T> {
+  using bar = new Progress();
+  return await run((part, done) => bar.show(part, done));
+}
+
 /** A bar of `width` characters; `share` from 0 to 1. */
 export function bar(share: number, width: number): string {
   const full = Math.round(Math.min(Math.max(share, 0), 1) * width);

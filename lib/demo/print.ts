@@ -1,3 +1,4 @@
+import { sentence } from "../audit/report.js";
 import type { DemoExample, DemoReport } from "./run.js";
 
 const percent = (share: number): string => `${(share * 100).toFixed(1)} %`.padStart(8);
@@ -32,6 +33,7 @@ export function formatDemo(report: DemoReport): string {
     "  Controls on the sharer's people: the same flow with a sharer cache that does not hold the answer",
     row("another question's cache", percent(accuracy.mismatched)),
     row("zeros, gates applied", percent(accuracy.zeroed)),
+    `  ${sentence({ ...report, n })}`,
     "",
     ...example("A question that C2C answers", report.example),
     ...(report.failure ? example("One that it does not", report.failure) : []),

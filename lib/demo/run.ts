@@ -1,24 +1,16 @@
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import {
-  type Channel,
-  connect,
-  connectByText,
-  type Fuser,
-  type GateReport,
-  loadFuser,
-  loadModel,
-  type Model,
-} from "../index.js";
-import { native } from "../native.js";
-import { answerOptions, askAlone, askControl, collect, type DemoAnswer, type DemoQuestion, sharerRows } from "./ask.js";
+import { mismatched, zeroed } from "../audit/controls.js";
+import { partners } from "../audit/mismatch.js";
+import { gain, share, verdict } from "../audit/report.js";
+import { type Answered, answers } from "../evaluate/evaluate.js";
+import { controlled, type Subject, subjectOf } from "../evaluate/subject.js";
+import type { AuditReport, Channel, Gain, GateReport, Question, Task } from "../index.js";
+import { median } from "../statistics.js";
+import { loadPair } from "./pair.js";
 
 /** Several generations run at once: their decode steps share batches. */
 const CONCURRENT = 32;
 /** Questions whose time to the first token is taken, one at a time. */
 const TIMED = 8;
-const MESSAGE_TOKENS = 96;
 
 const SYSTEMS = ["receiver", "sharer", "text", "c2c"] as const;
 /** The four ways to answer that are compared side by side. */
@@ -44,6 +36,10 @@ export interface DemoReport {
   /** Medians, one question at a time. */
   readonly firstTokenMs: Readonly<Record<System, number>>;
   readonly gates: readonly GateReport[];
+  /** On the sharer's people, as in an audit: C2C minus the mismatched cache, C2C minus the receiver alone, and what they mean. */
+  readonly contentGain: Gain;
+  readonly benefit: Gain;
+  readonly verdict: AuditReport["verdict"];
   /** A question that C2C answers right, and one that it does not. */
   readonly example: DemoExample;
   readonly failure: DemoExample | null;
@@ -56,153 +52,97 @@ export interface DemoOptions {
   onProgress?(part: string, done: number): void;
 }
 
-type Ask = (question: DemoQuestion) => Promise<DemoAnswer>;
+type Said = readonly Answered[];
+const right = (said: Said): readonly boolean[] => said.map(({ correct }) => correct);
 
 /** Runs the embedded pair on its held-out questions: each system, then the controls. */
 export async function runDemo(options: DemoOptions = {}): Promise<DemoReport> {
   const started = performance.now();
-  // Models of this size lose more to handing work between threads than two threads win.
-  native().setThreads(1);
-  const folder = fileURLToPath(new URL("../../models/pair/", import.meta.url));
-  const all = await readQuestions(join(folder, "questions.jsonl"));
-  const take = (who: DemoQuestion["who"]): readonly DemoQuestion[] =>
-    all.filter((q) => q.who === who).slice(0, options.limit);
-  const foreign = take("sharer");
-  const own = take("receiver");
-
-  await using receiver = await loadModel({ kind: "folder", path: join(folder, "receiver") });
-  await using sharer = await loadModel({ kind: "folder", path: join(folder, "sharer") });
-  await using fuser = await loadFuser({ kind: "folder", path: join(folder, "fuser") }, { receiver, sharer });
-  using channel = connect(receiver, [{ sharer, fuser }]);
-  using byText = textChannel(receiver, sharer, [...foreign, ...own]);
-  const systems: Readonly<Record<System, Ask>> = {
-    receiver: (question) => askAlone(receiver, question),
-    sharer: (question) => askAlone(sharer, question),
-    text: (question) => askChannel(byText, question),
-    c2c: (question) => askChannel(channel, question),
+  await using pair = await loadPair();
+  const { receiver, sharer, text, channel } = pair;
+  const foreign = pair.task("sharer", options.limit);
+  const own = pair.task("receiver", options.limit);
+  const systems: Readonly<Record<System, Subject>> = {
+    receiver: subjectOf(receiver),
+    sharer: subjectOf(sharer),
+    text: subjectOf(text),
+    c2c: subjectOf(channel),
+  };
+  const asked = async (part: string, subject: Subject, questions: readonly Question[]): Promise<Said> => {
+    const task: Task = { ...foreign, questions };
+    return await all(subject, task, CONCURRENT, (done) => options.onProgress?.(part, done / questions.length));
   };
 
-  const answers = new Map<string, readonly DemoAnswer[]>();
+  const said = new Map<System, Said>();
   const firstTokenMs = {} as Record<System, number>;
-  const accuracy = {} as Record<System, number>;
-  const ownAccuracy = {} as Record<System, number>;
-  const mix = {} as Record<System, number>;
+  const timed = [...foreign.questions.slice(0, TIMED), ...own.questions.slice(0, TIMED)];
   for (const system of SYSTEMS) {
-    const ask = systems[system];
-    firstTokenMs[system] = median(await times(ask, [...foreign.slice(0, TIMED), ...own.slice(0, TIMED)]));
-    const said = await askAll([...foreign, ...own], ask, (done) => options.onProgress?.(system, done));
-    answers.set(system, said);
-    accuracy[system] = share(said.slice(0, foreign.length));
-    ownAccuracy[system] = share(said.slice(foreign.length));
-    mix[system] = share(said);
+    const alone = await all(systems[system], { ...foreign, questions: timed }, 1);
+    firstTokenMs[system] = median(alone.map(({ timings }) => timings.firstTokenMs));
+    said.set(system, await asked(system, systems[system], [...foreign.questions, ...own.questions]));
   }
-  const others = await mismatches(fuser, foreign);
-  const control = async (part: string, ask: Ask): Promise<number> =>
-    share(await askAll(foreign, ask, (done) => options.onProgress?.(part, done)));
-  const mismatched = await control("mismatched", (question) =>
-    askControl(fuser, question, others.get(question.id) ?? "zeroed"),
-  );
-  const zeroed = await control("zeroed", (question) => askControl(fuser, question, "zeroed"));
-
-  const fused = answers.get("c2c") ?? [];
-  const example = (correct: boolean): DemoExample | null => {
-    const index = foreign.findIndex((_, i) => fused[i]?.correct === correct);
-    const question = foreign[index];
-    if (!question) return null;
-    const text = (system: System): string => answers.get(system)?.[index]?.text ?? "";
-    const said = { receiver: text("receiver"), sharer: text("sharer"), text: text("text"), c2c: text("c2c") };
-    return { question: question.question, answer: question.answer, ...said };
+  const n = foreign.questions.length;
+  const part = (system: System, from: number, to?: number): readonly boolean[] =>
+    right(said.get(system) ?? []).slice(from, to);
+  const shares = (from: number, to?: number): Record<System, number> => {
+    const of = (system: System): number => share(part(system, from, to));
+    return { receiver: of("receiver"), sharer: of("sharer"), text: of("text"), c2c: of("c2c") };
   };
-  const good = example(true);
-  const bad = example(false);
+
+  const paired = await partners(channel, foreign.questions);
+  const matched = foreign.questions.filter((question) => paired.has(question));
+  const others = right(await asked("mismatched", controlled(channel, mismatched(channel, paired)), matched));
+  const zeros = right(await asked("zeroed", controlled(channel, zeroed), foreign.questions));
+  const fused = part("c2c", 0, n);
+  const contentGain = gain(
+    fused.filter((_, i) => paired.has(foreign.questions[i] as Question)),
+    others,
+  );
+  const benefit = gain(fused, part("receiver", 0, n));
+  const good = example(said, fused.indexOf(true));
+  const bad = example(said, fused.indexOf(false));
   const shown = good ?? bad ?? { question: "", answer: "", receiver: "", sharer: "", text: "", c2c: "" };
   return {
-    questions: foreign.length,
-    accuracy: { ...accuracy, mismatched, zeroed },
-    own: ownAccuracy,
-    mix,
+    questions: n,
+    accuracy: { ...shares(0, n), mismatched: share(others), zeroed: share(zeros) },
+    own: shares(n),
+    mix: shares(0),
     firstTokenMs,
     gates: await gatesOf(channel, shown.question),
+    contentGain,
+    benefit,
+    verdict: verdict(contentGain, benefit),
     example: shown,
     failure: bad,
     seconds: (performance.now() - started) / 1000,
   };
 }
 
-async function readQuestions(path: string): Promise<readonly DemoQuestion[]> {
-  const lines = (await readFile(path, "utf8")).split("\n").filter((line) => line.trim() !== "");
-  return lines.map((line) => JSON.parse(line) as DemoQuestion);
-}
-
-/** The sharer is asked each question's `ask`; the receiver reads what it says and the question in one turn. */
-export function textChannel(receiver: Model, sharer: Model, questions: readonly DemoQuestion[]): Channel {
-  const asks = new Map(questions.map(({ question, ask }) => [question, ask]));
-  return connectByText(receiver, sharer, {
-    ask: (messages) =>
-      messages.map((message) => ({ ...message, content: asks.get(message.content) ?? message.content })),
-    compose: (messages, text) =>
-      messages.map((message) => ({ ...message, content: `${text.trim()} ${message.content}` })),
-    maxMessageTokens: MESSAGE_TOKENS,
-  });
-}
-
-/** One question through a channel. */
-export function askChannel(channel: Channel, question: DemoQuestion): Promise<DemoAnswer> {
-  const started = performance.now();
-  return collect(channel.generate(question.question, answerOptions), question, started);
-}
-
-/** Asks all questions, some at a time, in order. */
-export async function askAll<Q extends DemoQuestion>(
-  questions: readonly Q[],
-  ask: (question: Q) => Promise<DemoAnswer>,
-  onDone: (done: number) => void,
-): Promise<readonly DemoAnswer[]> {
-  const answers: DemoAnswer[] = [];
-  for (let at = 0; at < questions.length; at += CONCURRENT) {
-    answers.push(...(await Promise.all(questions.slice(at, at + CONCURRENT).map(ask))));
-    onDone(answers.length / questions.length);
+async function all(subject: Subject, task: Task, batch: number, onDone?: (done: number) => void): Promise<Said> {
+  const said: Answered[] = [];
+  for await (const answered of answers(subject, task, { batch })) {
+    said.push(answered);
+    onDone?.(said.length);
   }
-  return answers;
+  return said;
 }
 
-async function times(ask: Ask, questions: readonly DemoQuestion[]): Promise<readonly number[]> {
-  const taken: number[] = [];
-  for (const question of questions) taken.push((await ask(question)).firstTokenMs);
-  return taken;
-}
-
-/** For each question the next one, cyclic, whose answer differs and whose sharer rows are as many. */
-export async function mismatches(
-  fuser: Fuser,
-  questions: readonly DemoQuestion[],
-): Promise<ReadonlyMap<string, DemoQuestion>> {
-  const rows: number[] = [];
-  for (const question of questions) rows.push(await sharerRows(fuser, question));
-  const found = new Map<string, DemoQuestion>();
-  for (const [i, question] of questions.entries()) {
-    for (let step = 1; step < questions.length; step++) {
-      const at = (i + step) % questions.length;
-      const other = questions[at];
-      if (!other || other.answer === question.answer || rows[at] !== rows[i]) continue;
-      found.set(question.id, other);
-      break;
-    }
-  }
-  return found;
+function example(said: ReadonlyMap<System, Said>, index: number): DemoExample | null {
+  const question = said.get("c2c")?.[index]?.question;
+  if (!question) return null;
+  const text = (system: System): string => said.get(system)?.[index]?.predicted ?? "";
+  return {
+    question: question.messages[0]?.content ?? "",
+    answer: question.answer,
+    receiver: text("receiver"),
+    sharer: text("sharer"),
+    text: text("text"),
+    c2c: text("c2c"),
+  };
 }
 
 async function gatesOf(channel: Channel, question: string): Promise<readonly GateReport[]> {
   const { cache, reports } = await channel.prefill(question);
   cache.dispose();
   return reports.at(-1)?.gates ?? [];
-}
-
-function share(answers: readonly DemoAnswer[]): number {
-  return answers.filter(({ correct }) => correct).length / Math.max(answers.length, 1);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? 0;
 }

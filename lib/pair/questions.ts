@@ -1,5 +1,5 @@
-import type { DemoQuestion } from "../demo/ask.js";
 import type { Random } from "../random.js";
+import type { DemoQuestion } from "./ask.js";
 import { type Attribute, attributes, questions, tell } from "./words.js";
 import type { World } from "./world.js";
 

@@ -1,7 +1,6 @@
-import { askAlone, askControl, type DemoAnswer } from "../demo/ask.js";
-import { askAll, askChannel, mismatches, textChannel } from "../demo/run.js";
 import { connect, type Fuser } from "../index.js";
 import { Random } from "../random.js";
+import { askAll, askAlone, askChannel, askControl, type DemoAnswer, mismatches, textChannel } from "./ask.js";
 import type { PairQuestion } from "./questions.js";
 import type { World } from "./world.js";
 

@@ -1,5 +1,7 @@
 import {
+  type Channel,
   type Contribution,
+  connectByText,
   type Fuser,
   fuse,
   type Generation,
@@ -111,4 +113,60 @@ function replace(cache: KvCache, { shape }: Model, draw: Normal): void {
 
 function slice(model: Model, tokens: Tokens, start: number, end: number): Tokens {
   return model.tokens(tokens.slice(start, end));
+}
+
+/** Several generations run at once: their decode steps share batches. */
+const CONCURRENT = 32;
+const MESSAGE_TOKENS = 96;
+
+/** The sharer is asked each question's `ask`; the receiver reads what it says and the question in one turn. */
+export function textChannel(receiver: Model, sharer: Model, questions: readonly DemoQuestion[]): Channel {
+  const asks = new Map(questions.map(({ question, ask }) => [question, ask]));
+  return connectByText(receiver, sharer, {
+    ask: (messages) =>
+      messages.map((message) => ({ ...message, content: asks.get(message.content) ?? message.content })),
+    compose: (messages, text) =>
+      messages.map((message) => ({ ...message, content: `${text.trim()} ${message.content}` })),
+    maxMessageTokens: MESSAGE_TOKENS,
+  });
+}
+
+/** One question through a channel. */
+export function askChannel(channel: Channel, question: DemoQuestion): Promise<DemoAnswer> {
+  const started = performance.now();
+  return collect(channel.generate(question.question, answerOptions), question, started);
+}
+
+/** Asks all questions, some at a time, in order. */
+export async function askAll<Q extends DemoQuestion>(
+  questions: readonly Q[],
+  ask: (question: Q) => Promise<DemoAnswer>,
+  onDone: (done: number) => void,
+): Promise<readonly DemoAnswer[]> {
+  const answers: DemoAnswer[] = [];
+  for (let at = 0; at < questions.length; at += CONCURRENT) {
+    answers.push(...(await Promise.all(questions.slice(at, at + CONCURRENT).map(ask))));
+    onDone(answers.length / questions.length);
+  }
+  return answers;
+}
+
+/** For each question the next one, cyclic, whose answer differs and whose sharer rows are as many. */
+export async function mismatches(
+  fuser: Fuser,
+  questions: readonly DemoQuestion[],
+): Promise<ReadonlyMap<string, DemoQuestion>> {
+  const rows: number[] = [];
+  for (const question of questions) rows.push(await sharerRows(fuser, question));
+  const found = new Map<string, DemoQuestion>();
+  for (const [i, question] of questions.entries()) {
+    for (let step = 1; step < questions.length; step++) {
+      const at = (i + step) % questions.length;
+      const other = questions[at];
+      if (!other || other.answer === question.answer || rows[at] !== rows[i]) continue;
+      found.set(question.id, other);
+      break;
+    }
+  }
+  return found;
 }
