@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { extractAnswer } from "../dist/evaluate/choices.js";
 import { lastAligned, nearest } from "../dist/fuser/layer-map.js";
-import { extractAnswer } from "../dist/testing-support/answers.js";
 import { kvSections } from "../dist/testing-support/sections.js";
 import { temperature } from "../dist/testing-support/temperature.js";
 
