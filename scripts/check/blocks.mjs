@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 
 /**
- * { file, line, language, code, skip }: every fenced block. A comment `<!-- not run: REASON -->` on the line before a
- * block marks what a check cannot run; `<!-- needs: WORDS -->` is printed by checks that give the block what it needs.
+ * { file, line, language, code, skip?, prints? }: every fenced block. Comments on the line before a block say more:
+ * `<!-- not run: REASON -->` marks what a check cannot run, `<!-- prints: TEXT -->` what its output must hold.
  */
 export function blocksOf(file, name = file) {
   const lines = readFileSync(file, "utf8").split("\n");
@@ -16,8 +16,9 @@ export function blocksOf(file, name = file) {
     for (i++; i < lines.length && lines[i].trim() !== fence; i++) code.push(lines[i].slice(indent.length));
     let above = start - 1;
     while (above >= 0 && lines[above].trim() === "") above--;
-    const skip = /^<!-- not run: (.+) -->$/.exec(lines[above]?.trim() ?? "")?.[1];
-    blocks.push({ file: name, line: start + 1, language, code: code.join("\n"), skip });
+    const [, what, text] = /^<!-- (not run|prints): (.+) -->$/.exec(lines[above]?.trim() ?? "") ?? [];
+    const said = what === undefined ? {} : what === "prints" ? { prints: text } : { skip: text };
+    blocks.push({ file: name, line: start + 1, language, code: code.join("\n"), ...said });
   }
   return blocks;
 }
