@@ -48,9 +48,10 @@ export async function runEvaluation(
   options: RunOptions = {},
 ): Promise<{ readonly config: EvalConfig; readonly tasks: readonly TaskResult[] }> {
   const config = await readConfig(path);
-  await claim(config);
   if (config.threads !== undefined) native().setThreads(config.threads);
   await using loaded = await loadSubjects(config, dirname(path));
+  // Only now: a path that leads nowhere should not make the folder another evaluation's.
+  await claim(config);
   const tasks: TaskResult[] = [];
   for (const one of config.tasks) {
     const { layout, path: data, templates, ...rest } = one;
