@@ -6,6 +6,7 @@ import { extractAnswer, extractChoice } from "../dist/evaluate/choices.js";
 import { inOrder } from "../dist/evaluate/in-order.js";
 import { judgeWords } from "../dist/evaluate/judge.js";
 import { finalAnswer, judgeMaths, sameMaths } from "../dist/evaluate/maths.js";
+import { subjectOf } from "../dist/evaluate/subject.js";
 import { connect, connectByText, evaluate, loadFuser, loadModel } from "../dist/index.js";
 import { native } from "../dist/native.js";
 import { difference, mcnemar, median, pair, wilson } from "../dist/statistics.js";
@@ -253,6 +254,35 @@ test("logits: the likeliest letter after the response's beginning, in every kind
   }
   const none = all(receiver, { ...task, questions });
   await fails(none, "OPTION_INVALID", /choices/);
+});
+
+test("logits: the response is read unfused, the prompt as the reference fuses it", async () => {
+  const question = { ...questions[0], choices: ["one", "two", "three"] };
+  const response = "The correct answer is";
+  const signal = new AbortController().signal;
+  const ids = await receiver.encodeText(response);
+  const { tokens } = await receiver.encode(question.messages);
+  // Row for row: the whole prompt is fused, its last token too, since the response is what comes last.
+  const same = connect(receiver, [{ sharer, fuser, align: "same" }]);
+  const all = receiver.tokens([...tokens, ...ids]);
+  const sections = [
+    { length: tokens.length, links: [0] },
+    { length: ids.length, links: [] },
+  ];
+  // Aligned: message rows only, as in a prompt without a response.
+  const own = await channel.prefill(question.messages);
+  const after = await receiver.logits(own.cache, ids);
+  own.cache.dispose();
+  const whole = await same.prefill({ tokens: all, sections });
+  whole.cache.dispose();
+  for (const [subject, expected] of [
+    [same, whole.logits],
+    [channel, after],
+  ]) {
+    const { logits } = await subjectOf(subject).next(question, response, signal);
+    const row = expected.slice(-receiver.shape.vocab);
+    assert.ok(logits.every((value, i) => Math.abs(value - row[i]) < 1e-4));
+  }
 });
 
 test("aborts reject with the signal's reason; a consumer may stop; bad options are refused at once", async () => {

@@ -11,7 +11,7 @@ import { moments, Normals } from "../dist/audit/noise.js";
 import { auditReport, formatAudit } from "../dist/audit/report.js";
 import { cacheState } from "../dist/cache/cache.js";
 import { answers } from "../dist/evaluate/evaluate.js";
-import { planOf } from "../dist/evaluate/subject.js";
+import { controlled, planOf } from "../dist/evaluate/subject.js";
 import { audit, connect, connectByText, loadFuser, loadModel } from "../dist/index.js";
 import { native } from "../dist/native.js";
 import { changedFuser, ownSharer, widen } from "./fusers.mjs";
@@ -255,6 +255,29 @@ test("a fuser that cannot see its sharer: no detectable content, though it write
   assert.is(made.verdict, "no detectable content");
   assert.is(made.contentGain.value, 0);
   assert.is(made.accuracy.correct, made.accuracy.zeroed);
+});
+
+test("a channel that fuses the response too: the controls hold for generated rows", async () => {
+  const responding = connect(receiver, [{ sharer, fuser, span: "prompt-and-response" }]);
+  const made = await audit(responding, task("sharer", 8));
+  assert.ok(made.n > 0);
+  assert.is(made.accuracy.self, null);
+  const seen = [];
+  const watched = {
+    tamper: (question, plan) => (link, cache, start, end) => {
+      zeroed.tamper(question, plan)(link, cache, start, end);
+      seen.push([start, end]);
+      for (let layer = 0; layer < sharer.shape.layers; layer++) {
+        for (const part of [0, 1]) assert.ok(cache.native.read(layer, part, 0, end).every((value) => value === 0));
+      }
+    },
+  };
+  const [question] = task("sharer", 1).questions;
+  const { timings } = await controlled(responding, watched).reply(question, 4, new AbortController().signal);
+  const rows = (await planOf(responding, question.messages, null)).sharers[0].ids.length;
+  // The prompt at once, then a row for each generated token that was read back.
+  assert.equal(seen[0], [0, rows]);
+  assert.is(seen.length - 1, timings.newTokens - (timings.newTokens === 4 ? 1 : 0));
 });
 
 test("what cannot be audited is refused; an abort rejects with its reason", async () => {
