@@ -1,3 +1,4 @@
+import { spawn } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -278,6 +279,27 @@ test("a channel that fuses the response too: the controls hold for generated row
   // The prompt at once, then a row for each generated token that was read back.
   assert.equal(seen[0], [0, rows]);
   assert.is(seen.length - 1, timings.newTokens - (timings.newTokens === 4 ? 1 : 0));
+});
+
+test("c2c audit: the embedded pair without arguments; --json ends with the report and nothing else", async () => {
+  const command = async (...args) => {
+    const child = spawn(process.execPath, [path("../dist/cli/main.js"), "audit", ...args]);
+    const read = async (stream) => {
+      let text = "";
+      for await (const chunk of stream.setEncoding("utf8")) text += chunk;
+      return text;
+    };
+    const [out, error] = await Promise.all([read(child.stdout), read(child.stderr)]);
+    return { out, error };
+  };
+  const { out } = await command("--limit", "10", "--json");
+  const made = JSON.parse(out.trim().split("\n").at(-1));
+  assert.equal(Object.keys(made), ["n", "accuracy", "contentGain", "benefit", "verdict"]);
+  const expected = await audit(channel, task("sharer", 10));
+  assert.equal({ ...made, accuracy: { ...made.accuracy, text: null } }, expected);
+  assert.match(out, /right sharer cache[\s\S]*Verdict: [\s\S]*the receiver's own people/);
+  assert.match((await command("--fuser", "x")).error, /^error OPTION_INVALID: receiver/);
+  assert.match((await command("--receiver", "x")).error, /^error OPTION_INVALID: data/);
 });
 
 test("what cannot be audited is refused; an abort rejects with its reason", async () => {

@@ -22,8 +22,11 @@ export async function partners(
     for (const [at, index] of list.entries()) {
       const question = questions[index];
       // The list ascends, so going on from here and around its end is the questions' own cyclic order.
-      const following = [...list.slice(at + 1), ...list.slice(0, at)].map((i) => questions[i]);
-      const other = following.find((one) => one && one.answer !== question?.answer);
+      let other: Question | undefined;
+      for (let step = 1; step < list.length && !other; step++) {
+        const next = questions[list[(at + step) % list.length] ?? index];
+        if (next && next.answer !== question?.answer) other = next;
+      }
       if (question && other) found.set(question, other);
     }
   }

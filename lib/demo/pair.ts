@@ -34,6 +34,14 @@ export interface EmbeddedPair extends AsyncDisposable {
   task(who: Who, limit?: number): Task & { readonly questions: readonly Question[] };
 }
 
+/** The sharer writes what a question's `ask` asks for; the receiver reads that and the question in one turn. */
+export function textChannel(receiver: Model, sharer: Model): Channel {
+  return connectByText(receiver, sharer, {
+    compose: (messages, said) => messages.map((one) => ({ ...one, content: `${said.trim()} ${one.content}` })),
+    maxMessageTokens: MESSAGE_TOKENS,
+  });
+}
+
 /** Loads the pair that comes with the package. One thread: models of this size lose more to handing work over than two threads win. */
 export async function loadPair(): Promise<EmbeddedPair> {
   native().setThreads(1);
@@ -48,10 +56,7 @@ export async function loadPair(): Promise<EmbeddedPair> {
   const sharer = await loadModel(at("sharer"));
   const fuser = await loadFuser(at("fuser"), { receiver, sharer });
   const channel = connect(receiver, [{ sharer, fuser }]);
-  const text = connectByText(receiver, sharer, {
-    compose: (messages, said) => messages.map((one) => ({ ...one, content: `${said.trim()} ${one.content}` })),
-    maxMessageTokens: MESSAGE_TOKENS,
-  });
+  const text = textChannel(receiver, sharer);
   return {
     receiver,
     sharer,

@@ -1,10 +1,15 @@
+import type { Who } from "../demo/pair.js";
 import type { Random } from "../random.js";
-import type { DemoQuestion } from "./ask.js";
 import { type Attribute, attributes, questions, tell } from "./words.js";
 import type { World } from "./world.js";
 
-/** A line of questions.jsonl. */
-export interface PairQuestion extends DemoQuestion {
+/** A line of questions.jsonl. `who`: whose knowledge holds the answer. `ask`: what text-to-text asks the sharer. */
+export interface PairQuestion {
+  readonly id: string;
+  readonly who: Who;
+  readonly question: string;
+  readonly ask: string;
+  readonly answer: string;
   readonly person: string;
   readonly attribute: Attribute;
 }

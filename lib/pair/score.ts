@@ -1,8 +1,15 @@
-import { connect, type Fuser } from "../index.js";
+import { mismatched, noise, zeroed } from "../audit/controls.js";
+import { partners } from "../audit/mismatch.js";
+import { ANSWER_TOKENS, textChannel } from "../demo/pair.js";
+import { type Answered, answers } from "../evaluate/evaluate.js";
+import { controlled, type Subject, subjectOf } from "../evaluate/subject.js";
+import { connect, type Fuser, type Question } from "../index.js";
 import { Random } from "../random.js";
-import { askAll, askAlone, askChannel, askControl, type DemoAnswer, mismatches, textChannel } from "./ask.js";
 import type { PairQuestion } from "./questions.js";
 import type { World } from "./world.js";
+
+/** Several generations run at once: their decode steps share batches. */
+const CONCURRENT = 32;
 
 /** A share from 0 to 1 with its 95 % interval over people. */
 export interface Figure {
@@ -43,17 +50,19 @@ export async function scorePair(
   const foreign = questions.filter(({ who }) => who === "sharer");
   const own = questions.filter(({ who }) => who === "receiver");
   using channel = connect(receiver, [{ sharer, fuser }]);
-  using byText = textChannel(receiver, sharer, questions);
-  const ask: Readonly<Record<System, (question: PairQuestion) => Promise<DemoAnswer>>> = {
-    receiver: (question) => askAlone(receiver, question),
-    sharer: (question) => askAlone(sharer, question),
-    text: (question) => askChannel(byText, question),
-    c2c: (question) => askChannel(channel, question),
+  using byText = textChannel(receiver, sharer);
+  const subjects: Readonly<Record<System, Subject>> = {
+    receiver: subjectOf(receiver),
+    sharer: subjectOf(sharer),
+    text: subjectOf(byText),
+    c2c: subjectOf(channel),
   };
   const figure = (outcomes: readonly Outcome[]) => clustered(outcomes, new Random(seed, "intervals"));
-  const outcomes = async (list: readonly PairQuestion[], how: (question: PairQuestion) => Promise<DemoAnswer>) => {
-    const answers = await askAll(list, how, () => undefined);
-    return list.map(({ person }, i): Outcome => ({ person, correct: answers[i]?.correct ?? false }));
+  const asked = new Map(questions.map((question) => [question, toQuestion(question)]));
+  const of = (question: PairQuestion): Question => asked.get(question) ?? toQuestion(question);
+  const outcomes = async (list: readonly PairQuestion[], subject: Subject): Promise<readonly Outcome[]> => {
+    const said = await askAll(subject, list.map(of));
+    return list.map(({ person }, i) => ({ person, correct: said[i]?.correct ?? false }));
   };
   const [onForeign, onOwn, onMix] = [{}, {}, {}] as [
     Record<string, Figure>,
@@ -61,42 +70,51 @@ export async function scorePair(
     Record<string, Figure>,
   ];
   for (const system of systems) {
-    const [away, home] = [await outcomes(foreign, ask[system]), await outcomes(own, ask[system])];
+    const [away, home] = [await outcomes(foreign, subjects[system]), await outcomes(own, subjects[system])];
     const even = Math.min(away.length, home.length);
     onForeign[system] = figure(away);
     onOwn[system] = figure(home);
     onMix[system] = figure([...away.slice(0, even), ...home.slice(0, even)]);
     onPart(system);
   }
-  const partners = await mismatches(fuser, foreign);
-  const random = new Random(seed, "controls");
-  const noise = (mean: number, deviation: number) => random.normal(mean, deviation);
-  const control: Readonly<Record<ControlName, (question: PairQuestion) => Promise<DemoAnswer>>> = {
-    mismatched: (question) => askControl(fuser, question, partners.get(question.id) ?? "zeroed"),
-    zeroed: (question) => askControl(fuser, question, "zeroed"),
-    noise: (question) => askControl(fuser, question, noise),
-  };
+  const paired = await partners(channel, foreign.map(of));
+  const control = { mismatched: mismatched(channel, paired), zeroed, noise };
   for (const name of controls) {
-    onForeign[name] = figure(await outcomes(foreign, control[name]));
+    // A question without a partner cannot be mismatched.
+    const list = name === "mismatched" ? foreign.filter((question) => paired.has(of(question))) : foreign;
+    onForeign[name] = figure(await outcomes(list, controlled(channel, control[name])));
     onPart(name);
   }
-  const swaps = foreign.map((question) => ({ ...question, ...swap(question, foreign, world, random) }));
-  const said = await askAll(
-    swaps,
-    (one) => askControl(fuser, one, { question: one.asked }),
-    () => undefined,
+  const random = new Random(seed, "swaps");
+  const swaps = foreign.map((question) => ({ question, ...swap(question, foreign, world, random) }));
+  const swapped = new Map(
+    swaps.map(({ question, heard }) => [of(question), toQuestion({ ...question, question: heard })]),
   );
+  const said = await askAll(controlled(channel, mismatched(channel, swapped)), foreign.map(of));
   onPart("swapped");
+  const share = (right: (one: (typeof swaps)[number]) => string): Figure =>
+    figure(swaps.map((one, i) => ({ person: one.question.person, correct: said[i]?.predicted === right(one) })));
   return {
     questions: questions.length,
     foreign: onForeign as PairScore["foreign"],
     own: onOwn as PairScore["own"],
     mix: onMix as PairScore["mix"],
     swapped: {
-      followed: figure(swaps.map(({ person, other }, i) => ({ person, correct: said[i]?.text === other }))),
-      kept: figure(swaps.map(({ person, answer }, i) => ({ person, correct: said[i]?.text === answer }))),
+      followed: share(({ other }) => other),
+      kept: share(({ question }) => question.answer),
     },
   };
+}
+
+function toQuestion({ id, question, ask, answer }: PairQuestion): Question {
+  return { id, messages: [{ role: "user", content: question }], ask, answer };
+}
+
+async function askAll(subject: Subject, questions: readonly Question[]): Promise<readonly Answered[]> {
+  const task = { name: "pair", questions, method: "exact", maxNewTokens: ANSWER_TOKENS } as const;
+  const said: Answered[] = [];
+  for await (const answered of answers(subject, task, { batch: CONCURRENT })) said.push(answered);
+  return said;
 }
 
 /** The same question about another of these people whose answer differs, and that answer. */
@@ -105,7 +123,7 @@ function swap(question: PairQuestion, among: readonly PairQuestion[], world: Wor
   const others = people.filter((name) => world.facts[name]?.[question.attribute] !== question.answer);
   const name = random.pick(others);
   return {
-    asked: question.question.replace(question.person, name),
+    heard: question.question.replace(question.person, name),
     other: world.facts[name]?.[question.attribute] ?? "",
   };
 }
