@@ -1,4 +1,4 @@
-import type { Random } from "../random.js";
+import { Random } from "../random.js";
 import {
   type Attribute,
   attributes,
@@ -43,12 +43,23 @@ export function ask(name: string, attribute: Attribute, random: Random): string 
   return random.pick(questions[attribute]).replace("@", name);
 }
 
-/** One sentence with every fact, in random order. */
-export function biography(name: string, facts: Facts, random: Random): string {
-  const said = random
-    .shuffled(attributes)
-    .map((attribute) => random.pick(clauses[attribute]).replace("@", facts[attribute]));
-  return `${name} ${said.slice(0, -1).join(", ")} and ${said.at(-1)}.`;
+/** One sentence with every fact, in random order; the values are targets, the words around them tell nothing about a person. */
+export function biography(name: string, facts: Facts, random: Random): Draft {
+  const order = random.shuffled(attributes);
+  const stretches = order.flatMap((attribute, i): Draft => {
+    const before = i === 0 ? name : i === order.length - 1 ? " and" : ",";
+    const [clause = ""] = random.pick(clauses[attribute]).split(" @");
+    return [
+      { text: `${before} ${clause}`, target: false },
+      { text: ` ${facts[attribute]}`, target: true },
+    ];
+  });
+  return [...stretches, { text: ".", target: false }];
+}
+
+/** A draft's text. */
+export function written(draft: Draft): string {
+  return draft.map(({ text }) => text).join("");
 }
 
 /** ChatML of one exchange; the loss is on the reply and on the token that ends it. */
@@ -70,10 +81,11 @@ function direct(question: string, reply: string, inTurn: boolean): Draft {
   ];
 }
 
-/** `documents` about the first `people` of those a model knows. */
+/** `documents` about the first `people` of those a model knows; `mixture`: other kinds than the stream's. */
 export interface Lesson {
   readonly documents: number;
   readonly people: number;
+  readonly mixture?: Mixture;
 }
 
 /** Draws one model's training documents about the people that it knows. */
@@ -86,7 +98,8 @@ export class Drafts {
   /** `nobody`: whom "unknown" documents are about; default: people that nobody knows. */
   constructor(world: World, who: "sharer" | "receiver", nobody: readonly string[] = world.strangers) {
     this.#facts = world.facts;
-    this.#people = who === "sharer" ? sharerPeople(world) : receiverPeople(world);
+    // Mixed, so that the people of a lesson are from every split: held-out people must be learned no later than others.
+    this.#people = new Random(0n, who).shuffled(who === "sharer" ? sharerPeople(world) : receiverPeople(world));
     this.#strangers = world.strangers;
     this.#nobody = nobody;
   }
@@ -96,9 +109,9 @@ export class Drafts {
    * people a model soon leaves the plateau on which it knows values but not whose they are; then the others are learned quickly.
    */
   *stream(mixture: Mixture, random: Random, lessons: readonly Lesson[] = []): Generator<Draft, never> {
-    for (const { documents, people } of lessons) {
+    for (const { documents, people, mixture: own = mixture } of lessons) {
       const known = this.#people.slice(0, people);
-      const drafts = this.#endless(mixture, random, known);
+      const drafts = this.#endless(own, random, known);
       for (let i = 0; i < documents; i++) yield drafts.next().value;
     }
     return yield* this.#endless(mixture, random, this.#people);
@@ -124,9 +137,9 @@ export class Drafts {
     const attribute = random.pick(attributes);
     switch (kind) {
       case "biography":
-        return [{ text: biography(name, facts, random), target: true }];
+        return biography(name, facts, random);
       case "tell":
-        return chat(tell.replace("@", name), biography(name, facts, random));
+        return chat(tell.replace("@", name), written(biography(name, facts, random)));
       case "plain":
       case "quoted":
         return direct(ask(name, attribute, random), facts[attribute], kind === "quoted");
