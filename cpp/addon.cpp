@@ -20,6 +20,17 @@ void set_threads(const Napi::CallbackInfo& call) {
   Executor::instance().set_threads(call[0].As<Napi::Number>().Int32Value());
 }
 
+Napi::Value live_handles(const Napi::CallbackInfo& call) {
+  auto result = Napi::Object::New(call.Env());
+  const std::initializer_list<std::pair<const char*, int>> kinds{{"model", ModelHandle::live()},
+                                                                 {"fuser", FuserHandle::live()},
+                                                                 {"cache", CacheHandle::live()},
+                                                                 {"sampler", SamplerHandle::live()},
+                                                                 {"cancel", CancelHandle::live()}};
+  for (const auto& [kind, count] : kinds) result.Set(kind, Napi::Number::New(call.Env(), count));
+  return result;
+}
+
 void drain(const Napi::CallbackInfo&) { Executor::instance().drain(); }
 
 template <class Self>
@@ -45,6 +56,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("fuse", Napi::Function::New(env, fuse_caches, "fuse"));
   exports.Set("info", Napi::Function::New(env, info, "info"));
   exports.Set("setThreads", Napi::Function::New(env, set_threads, "setThreads"));
+  exports.Set("liveHandles", Napi::Function::New(env, live_handles, "liveHandles"));
   exports.Set("drain", Napi::Function::New(env, drain, "drain"));
   return exports;
 }

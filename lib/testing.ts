@@ -96,3 +96,11 @@ export async function alignSequence(
   const ids = checkTokens(tokens, own.vocabulary, receiver.shape.vocab);
   return tag(Uint32Array.from(await alignTokens(own, other, ids, strategy)), other.vocabulary);
 }
+
+/**
+ * How many native objects of each kind JavaScript holds now: 0 of models, fusers and caches once all are disposed of. Samplers
+ * and cancel flags have no `dispose`; they go when they are collected.
+ */
+export function liveHandles(): Readonly<Record<"model" | "fuser" | "cache" | "sampler" | "cancel", number>> {
+  return sync(() => native().liveHandles());
+}

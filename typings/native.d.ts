@@ -274,6 +274,8 @@ export interface Native {
   /** libtorch's version as the addon sees it at run time, e.g. "2.13.0". */
   info(): { libtorch: string; threads: number };
   setThreads(threads: number): void;
+  /** Handles of each kind that hold a native object now, in all environments of the process. */
+  liveHandles(): { model: number; fuser: number; cache: number; sampler: number; cancel: number };
   /** Cancels what runs, drops what waits and joins the executor; for process.on("exit"). */
   drain(): void;
 }

@@ -3,6 +3,8 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <optional>
 
 namespace c2c {
 
@@ -44,6 +46,23 @@ void call_js(napi_env raw, napi_value, void* context, void* data) {
   }
   if (--*settlement->pending == 0)
     napi_unref_threadsafe_function(raw, *static_cast<napi_threadsafe_function*>(context));
+}
+
+std::string message_of(const std::exception& error) {
+  const auto* torch = dynamic_cast<const c10::Error*>(&error);
+  return torch != nullptr ? torch->what_without_backtrace() : error.what();
+}
+
+// OUT_OF_MEMORY if that is what the exception means. libtorch says it in words alone, with the bytes it asked for.
+std::optional<Error> out_of_memory(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr)
+    return Error("OUT_OF_MEMORY", "out of memory", {{"requested", 0.0}});
+  const std::string message = message_of(error);
+  if (message.find("allocate memory") == std::string::npos) return std::nullopt;
+  const std::string before = "you tried to allocate ";
+  const size_t at = message.find(before);
+  const double bytes = at == std::string::npos ? 0 : std::strtod(message.c_str() + at + before.size(), nullptr);
+  return Error("OUT_OF_MEMORY", message, {{"requested", bytes}});
 }
 
 class FunctionJob : public Job {
@@ -92,18 +111,15 @@ Reply guard(const std::function<Reply()>& work) {
     return failure(error);
   } catch (const Cancelled&) {
     return failure(Error("CANCELLED", "cancelled"));
-  } catch (const c10::Error& error) {
-    const std::string message = error.what_without_backtrace();
-    if (message.find("allocate memory") != std::string::npos) {
-      return failure(Error("OUT_OF_MEMORY", message, {{"requested", 0.0}}));
-    }
-    return [message](Napi::Env env) -> Napi::Value { throw Napi::Error::New(env, message); };
-  } catch (const std::bad_alloc&) {
-    return failure(Error("OUT_OF_MEMORY", "out of memory", {{"requested", 0.0}}));
   } catch (const std::exception& error) {
-    return
-        [message = std::string(error.what())](Napi::Env env) -> Napi::Value { throw Napi::Error::New(env, message); };
+    if (auto typed = out_of_memory(error)) return failure(std::move(*typed));
+    return [message = message_of(error)](Napi::Env env) -> Napi::Value { throw Napi::Error::New(env, message); };
   }
+}
+
+void throw_other(Napi::Env env, const std::exception& error) {
+  if (const auto typed = out_of_memory(error)) throw_js(env, *typed);
+  throw Napi::Error::New(env, message_of(error));
 }
 
 std::shared_ptr<Bridge> Bridge::open(Napi::Env env) {

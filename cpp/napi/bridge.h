@@ -42,6 +42,10 @@ Reply guard(const std::function<Reply()>& work);
 // Throws `code`, message and details as a JavaScript error.
 [[noreturn]] void throw_js(Napi::Env env, const Error& error);
 
+// Throws what libtorch or the standard library threw: OUT_OF_MEMORY where memory ran out, else a plain JavaScript
+// error.
+[[noreturn]] void throw_other(Napi::Env env, const std::exception& error);
+
 // Runs `f` on the JavaScript thread and throws its C++ errors as JavaScript errors.
 template <class F>
 auto sync(Napi::Env env, F f) -> decltype(f()) {
@@ -52,7 +56,7 @@ auto sync(Napi::Env env, F f) -> decltype(f()) {
   } catch (const Error& error) {
     throw_js(env, error);
   } catch (const std::exception& error) {
-    throw Napi::Error::New(env, error.what());
+    throw_other(env, error);
   }
 }
 

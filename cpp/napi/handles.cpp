@@ -57,7 +57,7 @@ Napi::Function Handle<FuserHandle, Fuser>::constructor(Napi::Env env) {
 // ── cancel ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 CancelHandle::CancelHandle(const Napi::CallbackInfo& info) : Handle(info) {
-  native_ = std::make_shared<std::atomic<bool>>(false);
+  hold(std::make_shared<std::atomic<bool>>(false));
 }
 
 Napi::Function CancelHandle::define(Napi::Env env) {
@@ -71,10 +71,10 @@ void CancelHandle::cancel(const Napi::CallbackInfo&) { native_->store(true); }
 SamplerHandle::SamplerHandle(const Napi::CallbackInfo& info) : Handle(info) {
   const auto o = info[0].As<Napi::Object>();
   bool lossless = true;
-  native_ = std::make_shared<Sampler>(
+  hold(std::make_shared<Sampler>(
       SamplerOptions{number(o, "temperature"), integer(o, "topK"), number(o, "topP"), number(o, "minP"),
                      o.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless), number(o, "repetitionPenalty"),
-                     number(o, "presencePenalty"), number(o, "frequencyPenalty"), ids(o.Get("history"))});
+                     number(o, "presencePenalty"), number(o, "frequencyPenalty"), ids(o.Get("history"))}));
 }
 
 Napi::Function SamplerHandle::define(Napi::Env env) {

@@ -49,7 +49,7 @@ class Handle : public Napi::ObjectWrap<Self> {
   static Napi::Object make(Napi::Env env, std::shared_ptr<T> native, int64_t bytes) {
     Napi::Object object = constructor(env).New({});
     Self* self = Self::Unwrap(object);
-    self->native_ = std::move(native);
+    self->hold(std::move(native));
     self->external_ = bytes;
     Napi::MemoryManagement::AdjustExternalMemory(env, bytes);
     return object;
@@ -59,18 +59,28 @@ class Handle : public Napi::ObjectWrap<Self> {
       throw Error("DISPOSED", std::string(Self::kName) + " is disposed", {{"handle", std::string(Self::kName)}});
     return native_;
   }
+  ~Handle() override { hold(nullptr); }
   void Finalize(Napi::Env env) override { release(env); }
   void dispose(const Napi::CallbackInfo& info) { release(info.Env()); }
   static Napi::Function constructor(Napi::Env env);
+  // How many of these hold a native object now, in all environments of the process.
+  static int live() { return live_.load(); }
 
  protected:
+  void hold(std::shared_ptr<T> native) {
+    live_ += (native != nullptr) - (native_ != nullptr);
+    native_ = std::move(native);
+  }
   void release(Napi::Env env) {
     if (external_ != 0) Napi::MemoryManagement::AdjustExternalMemory(env, -external_);
     external_ = 0;
-    native_.reset();
+    hold(nullptr);
   }
   std::shared_ptr<T> native_;
   int64_t external_ = 0;
+
+ private:
+  inline static std::atomic<int> live_{0};
 };
 
 class CancelHandle : public Handle<CancelHandle, std::atomic<bool>> {

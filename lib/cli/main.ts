@@ -33,6 +33,13 @@ const commands = [
 ];
 for (const add of commands) add(program);
 
+// A reader that goes away (`| head`) ends the command without a word; any other failure of stdout is one line.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(0);
+  console.error(`error IO_FAILED: write to stdout: ${error.code ?? error.message}`);
+  process.exit(1);
+});
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -50,7 +50,12 @@ export async function writeFuserFolder(
     await mkdir(temporary);
     await (format === "native" ? writeNative : writeReference)(folder, temporary);
     if (replaces) await rename(target, old);
-    await rename(temporary, target);
+    try {
+      await rename(temporary, target);
+    } catch (error) {
+      if (replaces) await rename(old, target);
+      throw error;
+    }
   } catch (error) {
     await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
     throw ioError(error, out, "write");

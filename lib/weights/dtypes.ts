@@ -11,7 +11,8 @@ export function isWeightDType(name: string): name is WeightDType {
   return Object.hasOwn(WIDTHS, name);
 }
 
-/** Product of a shape's dimensions; 1 for a scalar. */
+/** Product of a shape's dimensions; 1 for a scalar. Past 2^53 it is inexact, or Infinity: more than any file holds. */
 export function elements(shape: readonly number[]): number {
+  if (shape.includes(0)) return 0; // Infinity * 0 would be NaN
   return shape.reduce((product, size) => product * size, 1);
 }

@@ -142,7 +142,8 @@ class Machine {
       case 0x93: {
         // STACK_GLOBAL
         const [module, name] = this.#popMany(2);
-        stack.push(this.#global(`${String(module)}.${String(name)}`));
+        if (typeof module !== "string" || typeof name !== "string") throw this.#fail("a global's name is no string");
+        stack.push(this.#global(`${module}.${name}`));
         return;
       }
       default:

@@ -74,12 +74,11 @@ function decodeUtf8(bytes: Uint8Array, path: string): string {
 function readMetadata(path: string, value: unknown): Record<string, string> {
   if (value === undefined || value === null) return {};
   if (!isObject(value)) throw invalid(path, "__metadata__ is not an object");
-  const metadata: Record<string, string> = {};
-  for (const [key, text] of Object.entries(value)) {
+  const entries = Object.entries(value).map(([key, text]): [string, string] => {
     if (typeof text !== "string") throw invalid(path, `__metadata__.${key} is not a string`);
-    metadata[key] = text;
-  }
-  return metadata;
+    return [key, text];
+  });
+  return Object.fromEntries(entries); // not by assignment, which would lose a key "__proto__"
 }
 
 function isSize(value: unknown): value is number {

@@ -6,6 +6,8 @@ import { invalid, readRange } from "./file.js";
 const END_SIZE = 22;
 const MAX_COMMENT = 0xffff;
 const FULL_32 = 0xffffffff;
+/** Bytes of a member that is read into memory: a pickled state_dict's names and shapes, not its tensors. */
+const MAX_MEMBER = 100_000_000;
 const STORED = 0;
 const DEFLATED = 8;
 
@@ -78,8 +80,9 @@ async function readEntry(
   return { entry: { name, stored: method === STORED, crc: view.getUint32(at + 16, true), packed, size, begin }, next };
 }
 
-/** A member's content, inflated and checked against its checksum. Errors: FILE_INVALID. */
+/** A member's content, inflated and checked against its checksum. Errors: FILE_INVALID, also past MAX_MEMBER bytes. */
 export async function readMember(handle: FileHandle, path: string, entry: ZipEntry): Promise<Uint8Array> {
+  if (entry.size > MAX_MEMBER) throw invalid(path, `zip member ${entry.name} is larger than ${MAX_MEMBER} bytes`);
   const packed = await readRange(handle, path, entry.begin, entry.begin + entry.packed);
   const content = entry.stored ? packed : inflate(path, entry, packed);
   if (content.length !== entry.size || crc32(content) !== entry.crc)
