@@ -118,8 +118,9 @@ test("the controls single and identical; letters; several tasks", async () => {
   const config = await configured("controls", {
     single: pair("receiver"),
     identical,
-    subjects: ["receiver", "single", "identical"],
-    limit: 4,
+    subjects: ["receiver", "single", "text", "identical", "c2c"],
+    text: { style: "before", maxMessageTokens: 64 },
+    limit: 6,
     timed: 0,
     tasks: [...base().tasks, { layout: "mmlu-redux", path: redux, method: "logits" }],
   });
@@ -127,8 +128,13 @@ test("the controls single and identical; letters; several tasks", async () => {
   const [people, letters] = tasks;
   const texts = (task, name) => task.subjects.find((one) => one.name === name).records.map(({ text }) => text);
   assert.equal(texts(people, "single"), texts(people, "receiver"));
-  assert.is(texts(people, "identical").length, 4);
-  assert.equal(Object.keys(people.audits), ["identical"]);
+  assert.is(texts(people, "identical").length, 6);
+  assert.equal(Object.keys(people.audits), ["identical", "c2c"]);
+  // The audit of the cache has the text beside it; the receiver as its own sharer has none.
+  const { c2c, identical: own } = people.audits;
+  assert.ok(c2c.accuracy.text > 0.5 && c2c.accuracy.sharer === 1);
+  assert.equal([own.accuracy.text, own.accuracy.sharer], [null, own.accuracy.receiver]);
+  assert.is(own.accuracy.self, own.accuracy.correct);
   assert.is(typeof letters.audits.identical, "string");
   const report = reportTasks(tasks);
   assert.equal(

@@ -106,13 +106,13 @@ export function gainText({ value, low, high, p }: Gain): string {
 }
 
 /** A difference of shares in percentage points, with its sign. */
-export function points(value: number): string {
+function points(value: number): string {
   const rounded = (value * 100).toFixed(1);
   return `${value > 0 ? "+" : ""}${rounded === "-0.0" ? "0.0" : rounded.replace("-", "−")} points`;
 }
 
 /** A p value with its sign of comparison: "= 0.031", "< 0.0001". */
-export function pText(p: number): string {
+function pText(p: number): string {
   return p < 1e-4 ? "< 0.0001" : `= ${p.toFixed(p < 0.1 ? 4 : 2)}`;
 }
 

@@ -4,19 +4,10 @@
 export type Scale = (value: number) => number;
 
 /** Colours told apart by most eyes, on white and on black (after Okabe and Ito); they repeat after the eighth. */
-export const COLOURS = [
-  "#0080c8",
-  "#d55e00",
-  "#009e73",
-  "#cc79a7",
-  "#b98500",
-  "#8a6fd1",
-  "#7a8794",
-  "#c23b4b",
-] as const;
+const COLOURS = ["#0080c8", "#d55e00", "#009e73", "#cc79a7", "#b98500", "#8a6fd1", "#7a8794", "#c23b4b"] as const;
 
 /** Text between tags or in an attribute: markup is escaped, control characters (which XML forbids) are dropped. */
-export function escapeText(text: string): string {
+function escapeText(text: string): string {
   const names: Readonly<Record<string, string>> = {
     "&": "&amp;",
     "<": "&lt;",

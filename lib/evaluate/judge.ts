@@ -10,13 +10,13 @@ export function judge(task: Task, text: string, question: Question): Judgement {
 }
 
 /** The text must be the answer, but for white space around it and one full stop at its end. */
-export function judgeExact(text: string, question: Question): Judgement {
+function judgeExact(text: string, question: Question): Judgement {
   const predicted = text.trim().replace(/\.$/, "");
   return { predicted, correct: [question.answer, ...(question.accept ?? [])].includes(predicted) };
 }
 
 /** The letter that the text names must be the answer's. */
-export function judgeChoice(text: string, question: Question): Judgement {
+function judgeChoice(text: string, question: Question): Judgement {
   const predicted = extractChoice(text, question.choices?.length ?? 4);
   return { predicted, correct: predicted === question.answer };
 }

@@ -28,7 +28,7 @@ const link = v.strictObject({
 });
 
 /** The subjects of an evaluation, in the order of its tables. */
-export const SUBJECTS = ["receiver", "single", "sharer", "text", "identical", "c2c"] as const;
+const SUBJECTS = ["receiver", "single", "sharer", "text", "identical", "c2c"] as const;
 export type SubjectName = (typeof SUBJECTS)[number];
 
 const config = v.strictObject({

@@ -165,7 +165,8 @@ class TaskRun {
   ): Promise<TaskResult["audits"][string]> {
     let plan: AuditPlan;
     try {
-      plan = await planAudit(channel, { ...this.#task, questions });
+      const text = name === "c2c" ? this.#subjects.get("text") : undefined;
+      plan = await planAudit(channel, { ...this.#task, questions }, text ? { text: text as Channel } : {});
     } catch (error) {
       if (error instanceof C2CError && error.code === "OPTION_INVALID") return `not audited: ${error.message}`;
       throw error;
@@ -174,7 +175,7 @@ class TaskRun {
     const outcomes = new Map<Part, readonly boolean[]>();
     for (const [part, [subject]] of plan.subjects) {
       if (!subject) continue;
-      // The receiver, the sharer and the channel itself answer every question, in records that the tables share.
+      // The receiver, the sharer, the text and the channel itself answer every question, in records that the tables share.
       const whole = shared(part, name);
       const records = await this.#ask(whole ?? `${name}-${part}`, subject, whole ? questions : plan.questions);
       outcomes.set(
@@ -200,7 +201,7 @@ class TaskRun {
 function shared(part: Part, audited: SubjectName): SubjectName | null {
   if (part === "correct") return audited;
   if (part === "sharer") return audited === "identical" ? "receiver" : "sharer";
-  return part === "receiver" ? "receiver" : null;
+  return part === "receiver" || part === "text" ? part : null;
 }
 
 function defined<T extends object>(values: T): { [K in keyof T]: Exclude<T[K], undefined> } {

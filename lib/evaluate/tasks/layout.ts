@@ -133,7 +133,7 @@ export function multipleChoice(
 }
 
 /** The reference's prompt. Up to four choices its instructions say "A/B/C/D", as there; beyond, all the letters that there are. */
-export function choicePrompt(question: string, choices: readonly string[], style: PromptStyle): string {
+function choicePrompt(question: string, choices: readonly string[], style: PromptStyle): string {
   const names = letters(choices.length);
   const listed = choices.map((choice, i) => `${names[i]}. ${choice}\n`).join("");
   if (style === "plain") return `${question}\n\nChoices:\n${listed}`;
