@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from "node:fs";
-import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import naming from "node-gyp-build";
 
 /** The package's own folder. */
 export const HOME = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
@@ -22,14 +22,7 @@ export interface BinaryFolder {
   readonly addons: readonly Addon[];
 }
 
-/** The parts of node-gyp-build that read names of folders and files. */
-interface Naming {
-  parseTuple(name: string): object | undefined;
-  matchTuple(platform: string, arch: string): (tuple: object | undefined) => boolean;
-  parseTags(file: string): object | undefined;
-  matchTags(runtime: string, abi: string): (tags: object | undefined) => boolean;
-}
-const { parseTuple, matchTuple, parseTags, matchTags } = createRequire(import.meta.url)("node-gyp-build") as Naming;
+const { parseTuple, matchTuple, parseTags, matchTags } = naming;
 
 /** `cache-to-cache.torch-2.13.cpu.node`, and whatever tags of prebuildify (libc, armv) come after. */
 const NAME = /^cache-to-cache\.torch-(\d+\.\d+)\.([a-z0-9]+)\.(?:.*\.)?node$/;

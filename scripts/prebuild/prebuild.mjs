@@ -1,14 +1,14 @@
 // Makes prebuilds/<platform>-<arch>/: the loader, and the addon under the name of the libtorch it was built for.
 //   npm run prebuild
 import { chmodSync, mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
-import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import prebuildify from "prebuildify";
 import { inspect } from "../libtorch/places.mjs";
 import { output, run } from "../process.mjs";
 
-const prebuildify = promisify(createRequire(import.meta.url)("prebuildify"));
+const prebuild = promisify(prebuildify);
 const home = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const shim = join(home, "scripts/prebuild", process.platform === "win32" ? "build.cmd" : "build.mjs");
 const folder = join(home, "prebuilds", `${process.platform}-${process.arch}`);
@@ -29,7 +29,7 @@ for (const [target, name] of Object.entries(names)) {
   rmSync(cwd, { recursive: true, force: true });
   mkdirSync(cwd, { recursive: true });
   chmodSync(shim, 0o755);
-  await prebuildify({
+  await prebuild({
     cwd,
     out: home,
     name,
