@@ -64,10 +64,10 @@ test("blocks: language, line, what is said above them", async () => {
     ].join("\n"),
   );
   assert.equal(blocksOf(file, "page"), [
-    { file: "page", line: 2, language: "js", code: "one();" },
-    { file: "page", line: 7, language: "sh", code: "two", skip: "needs a terminal" },
-    { file: "page", line: 11, language: "ts", code: "three();\n  more();", prints: "3" },
-    { file: "page", line: 15, language: "", code: "four" },
+    { page: "page", line: 2, language: "js", code: "one();" },
+    { page: "page", line: 7, language: "sh", code: "two", skip: "needs a terminal" },
+    { page: "page", line: 11, language: "ts", code: "three();\n  more();", prints: "3" },
+    { page: "page", line: 15, language: "", code: "four" },
   ]);
   await rm(folder, { recursive: true });
 });

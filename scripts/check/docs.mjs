@@ -7,10 +7,12 @@
 // a language is a failure.
 import {
   chmodSync,
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -83,6 +85,24 @@ function runTypeScript(file) {
   return must(process.execPath, [output], { cwd: project, env });
 }
 
+/** Compiles a block that is a file of this repository in a copy of its sources. */
+function compileOwn(path, code) {
+  const copy = join(folder, "copy");
+  if (!existsSync(copy)) {
+    for (const name of ["lib", "cpp", "typings", "scripts", "tsconfig.json", "package.json"])
+      cpSync(join(home, name), join(copy, name), { recursive: true });
+    symlinkSync(join(home, "node_modules"), join(copy, "node_modules"), "junction");
+  }
+  writeFileSync(join(copy, path), `${code}\n`);
+  if (path.endsWith(".ts"))
+    return must(process.execPath, [join(home, "node_modules/typescript/bin/tsc"), "--noEmit", "-p", copy], {
+      cwd: copy,
+    });
+  const { root } = JSON.parse(readFileSync(join(home, "build/libtorch.json"), "utf8"));
+  const flags = ["-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Wno-unused-parameter", `-I${join(copy, "cpp")}`];
+  return must(process.env.CXX ?? "c++", [...flags, "-isystem", join(root, "include"), join(copy, path)], { cwd: copy });
+}
+
 const runners = {
   js: (file) => must(process.execPath, [file], { cwd: project, env }),
   ts(file) {
@@ -120,11 +140,15 @@ try {
   installPackage();
   let number = 0;
   for (const path of documents()) {
-    for (const { line, language, code, skip, prints } of blocksOf(join(home, path), path)) {
+    for (const { line, language, code, skip, prints, file: own } of blocksOf(join(home, path), path)) {
       const name = `${path}:${line} (${language || "no language"})`;
       if (FOR_PEOPLE.includes(language)) continue;
       if (skip) {
         report.skip(name, skip);
+        continue;
+      }
+      if (own !== undefined) {
+        await report.step(name, () => compileOwn(own, code));
         continue;
       }
       await report.step(name, () => {
