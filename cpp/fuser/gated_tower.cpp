@@ -1,3 +1,5 @@
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
@@ -5,6 +7,7 @@
 
 #include <tuple>
 
+#include "fuser/fast_tower.h"
 #include "fuser/kinds.h"
 
 namespace c2c {
@@ -38,9 +41,9 @@ class Tower {
       : shape_(init.receiver), parts_(parts) {
     WeightReader& weights = init.weights;
     const int64_t from_sharer = init.sharer.width(), from_receiver = parts.receiver ? init.receiver.width() : 0;
-    at::Tensor in = weights.take(part + "_in.weight", {width.hidden, from_sharer + from_receiver});
-    in_sharer_ = in.narrow(1, 0, from_sharer);
-    if (parts.receiver) in_receiver_ = in.narrow(1, from_sharer, from_receiver);
+    in_ = weights.take(part + "_in.weight", {width.hidden, from_sharer + from_receiver});
+    in_sharer_ = in_.narrow(1, 0, from_sharer);
+    if (parts.receiver) in_receiver_ = in_.narrow(1, from_sharer, from_receiver);
     in_bias_ = weights.take(part + "_in.bias", {width.hidden});
     shared_.emplace_back(weights, part + "_mlp1.blocks.0", width.hidden, width.inner);
     if (parts.weight) {
@@ -58,6 +61,24 @@ class Tower {
 
   std::optional<double> logit() const { return logit_; }
   bool open() const { return !logit_ || *logit_ > 0; }
+  at::ScalarType dtype() const { return in_.scalar_type(); }
+
+  // The packed form of these weights; null where there is none or a weight requires grad.
+  FastTower* fast(HeadShape sharer) const {
+    const auto dtype = in_.scalar_type();
+    if (!parts_.receiver || !FastTower::supports(sharer, shape_, dtype) || in_.requires_grad() ||
+        in_bias_.requires_grad() || out_.weight.requires_grad())
+      return nullptr;
+    TowerTensors t{in_, in_bias_, scalar_head_.weight, scalar_head_.bias, out_.weight, out_.bias, {}, {}, {}};
+    for (const Block& b : shared_) t.shared.push_back({b.norm, b.up, b.down});
+    for (const Block& b : scalar_) t.scalar.push_back({b.norm, b.up, b.down});
+    for (const Block& b : blocks_) t.blocks.push_back({b.norm, b.up, b.down});
+    if (!fast_ || !fast_->fits(t)) {
+      fast_.reset();  // the old one's memory goes first
+      fast_ = std::make_unique<FastTower>(t, sharer, shape_, dtype);
+    }
+    return fast_.get();
+  }
 
   // The part's new rows and its weights [tokens, heads].
   std::pair<at::Tensor, at::Tensor> operator()(const at::Tensor& sharer, const at::Tensor& receiver,
@@ -86,11 +107,45 @@ class Tower {
 
   HeadShape shape_;
   Parts parts_;
-  at::Tensor in_sharer_, in_receiver_, in_bias_, gate_;  // the halves of the input map are kept apart: no concat
+  at::Tensor in_, in_sharer_, in_receiver_, in_bias_, gate_;  // the halves of the input map are kept apart: no concat
   std::vector<Block> shared_, scalar_, blocks_;
   Linear scalar_head_, out_;
   std::optional<double> logit_;
+  mutable std::unique_ptr<FastTower> fast_;
 };
+
+// A tower's run on rows that are not differentiated.
+struct Run {
+  FastTower* tower;
+  FastTower::Rows rows;
+};
+
+// The rows as a product of the fuser's dtype reads them; they may be the cache's own.
+at::Tensor flat(const at::Tensor& rows, at::ScalarType dtype) {
+  return rows.to(dtype).reshape({rows.size(0), -1}).contiguous();
+}
+
+// Key and value side by side where there are threads for both, else one after the other.
+void run_all(std::vector<Run>& runs) {
+  static thread_local Workspace workspace;
+  constexpr int64_t kKept = int64_t{32} << 20;
+  const int threads = at::get_num_threads();
+  for (size_t i = 0; i < runs.size(); ++i)
+    runs[i].tower->prepare(workspace, i * FastTower::kSlots, runs[i].rows.count, threads);
+  Barrier first(threads / 2), second(threads - threads / 2);
+  run_team(threads, [&](const Member& m) {
+    if (runs.size() == 2 && threads > 1 && m.size == threads) {
+      const bool left = m.index < threads / 2;
+      const Member part = left ? Member{m.index, threads / 2, &first}
+                               : Member{m.index - threads / 2, threads - threads / 2, &second};
+      Run& run = runs[left ? 0 : 1];
+      run.tower->run(part, run.rows);
+      return;
+    }
+    for (Run& run : runs) run.tower->run(m, run.rows);
+  });
+  workspace.trim(kKept);
+}
 
 class GatedTowers final : public Projector {
  public:
@@ -103,8 +158,9 @@ class GatedTowers final : public Projector {
   }
 
   Projected project(const Rows& sharer, const Rows& receiver, const Noise* noise, double temperature) const override {
-    check_rows(sharer, receiver, sharer_, receiver_);
+    const int64_t tokens = check_rows(sharer, receiver, sharer_, receiver_);
     Projected result;
+    if (noise == nullptr && fast(sharer, receiver, tokens, result)) return result;
     if (noise || key_.open())
       std::tie(result.key, result.key_weight) =
           key_(sharer.key, receiver.key, noise ? &noise->key : nullptr, temperature);
@@ -120,6 +176,32 @@ class GatedTowers final : public Projector {
   bool value_open() const override { return value_.open(); }
 
  private:
+  // False, and nothing done, where something is differentiated or has no fast form.
+  bool fast(const Rows& sharer, const Rows& receiver, int64_t tokens, Projected& result) const {
+    std::vector<Run> runs;
+    const auto add = [&](const Tower& tower, const at::Tensor& from, const at::Tensor& onto, at::Tensor& made,
+                         at::Tensor& weight) {
+      if (!tower.open()) return true;
+      const auto type = onto.scalar_type();
+      if (from.requires_grad() || onto.requires_grad() || (type != at::kFloat && type != at::kBFloat16)) return false;
+      FastTower* fast = tower.fast(sharer_);
+      if (fast == nullptr) return false;
+      made = at::empty(onto.sizes(), onto.options());
+      weight = at::empty({tokens, receiver_.kv_heads}, onto.options().dtype(at::kFloat));
+      runs.push_back({fast,
+                      {tokens, flat(from, tower.dtype()), flat(onto, tower.dtype()), onto.reshape({tokens, -1}),
+                       made.view({tokens, -1}), weight}});
+      return true;
+    };
+    if (tokens == 0 || !add(key_, sharer.key, receiver.key, result.key, result.key_weight) ||
+        !add(value_, sharer.value, receiver.value, result.value, result.value_weight)) {
+      result = {};
+      return false;
+    }
+    run_all(runs);
+    return true;
+  }
+
   HeadShape sharer_, receiver_;
   Tower key_, value_;
 };

@@ -5,57 +5,105 @@
 #include <algorithm>
 
 #include "model/blocks.h"
+#include "model/fast.h"
 
 namespace c2c {
 
-Decoder::Decoder(DecoderSpec spec, std::unordered_map<std::string, at::Tensor> weights, at::ScalarType dtype)
-    : spec_(std::move(spec)), dtype_(dtype), weights_(take_weights(spec_, std::move(weights))) {}
+Decoder::Decoder(DecoderSpec spec, std::unordered_map<std::string, at::Tensor> weights, at::ScalarType dtype,
+                 Quantize quantize)
+    : spec_(std::move(spec)),
+      dtype_(dtype),
+      weights_(take_weights(spec_, std::move(weights))),
+      quantised_(quantize != Quantize::kNone) {
+  if (!quantised_) return;
+  DecoderWeights plain = std::move(weights_);
+  weights_ = {};
+  fast_ = std::make_unique<FastDecoder>(spec_, std::move(plain), dtype_, quantize);
+}
+
+Decoder::~Decoder() = default;
+
+int64_t Decoder::bytes() const { return quantised_ ? fast_->bytes() : weights_.bytes; }
 
 CacheLayout Decoder::layout() const {
   return {static_cast<int64_t>(spec_.layers.size()), spec_.kv_heads, spec_.head_dim, spec_.context, dtype_};
 }
 
-std::vector<at::Tensor> Decoder::forward(std::vector<Request>& requests, const CancelFlag& cancel) const {
-  // A request's share of the batch: `rows` rows from `first` on, behind `past` rows of its cache.
-  struct Share {
-    int64_t first, rows, past;
-    std::vector<uint32_t> positions;  // of all rows that it sees, where a window may hide some
-  };
+Batch Decoder::prepare(std::vector<Request>& requests) const {
   const bool windows =
       std::any_of(spec_.layers.begin(), spec_.layers.end(), [](const LayerSpec& l) { return l.window > 0; });
-  std::vector<Share> shares;
-  std::vector<uint32_t> tokens, positions;
-  bool any_logits = false, all_given = true;
+  Batch batch;
   for (auto& r : requests) {
     const auto rows = static_cast<int64_t>(r.tokens.size());
     if (r.given && r.cache->length() < rows)
       option_invalid("given", "the cache holds fewer rows than there are tokens");
-    Share share{static_cast<int64_t>(tokens.size()), rows, r.cache->length() - (r.given ? rows : 0), {}};
+    Share share{batch.rows(), rows, r.cache->length() - (r.given ? rows : 0), {}};
     if (!r.given) r.cache->reserve(rows);
     if (windows) {
       const auto& old = r.cache->positions();
       share.positions.assign(old.begin(), old.begin() + share.past);
       share.positions.insert(share.positions.end(), r.positions.begin(), r.positions.end());
     }
-    tokens.insert(tokens.end(), r.tokens.begin(), r.tokens.end());
-    positions.insert(positions.end(), r.positions.begin(), r.positions.end());
-    any_logits = any_logits || r.logits != Logits::kNone;
-    all_given = all_given && r.given;
-    shares.push_back(std::move(share));
+    batch.tokens.insert(batch.tokens.end(), r.tokens.begin(), r.tokens.end());
+    batch.positions.insert(batch.positions.end(), r.positions.begin(), r.positions.end());
+    batch.any_logits = batch.any_logits || r.logits != Logits::kNone;
+    batch.all_given = batch.all_given && r.given;
+    batch.shares.push_back(std::move(share));
   }
-  if (tokens.empty()) return std::vector<at::Tensor>(requests.size());
+  return batch;
+}
 
+void Decoder::commit(std::vector<Request>& requests) {
+  for (auto& r : requests)
+    if (!r.given) r.cache->commit(r.tokens.data(), r.positions.data(), static_cast<int64_t>(r.tokens.size()));
+}
+
+FastDecoder* Decoder::fast() const {
+  if (quantised_) return fast_.get();
+  if (weights_.embedding.scalar_type() != dtype_ || (dtype_ != at::kFloat && dtype_ != at::kBFloat16)) return nullptr;
+  const auto grad = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
+  bool any = grad(weights_.embedding) || grad(weights_.head) || grad(weights_.final_norm);
+  for (const Layer& l : weights_.layers) any = any || grad(l.query.weight) || grad(l.down.weight) || grad(l.input_norm);
+  if (any) return nullptr;
+  if (!fast_ || !fast_->fits(weights_)) {
+    fast_.reset();  // the old one's memory goes first
+    fast_ = std::make_unique<FastDecoder>(spec_, weights_, dtype_, Quantize::kNone);
+  }
+  return fast_.get();
+}
+
+std::vector<at::Tensor> Decoder::forward(std::vector<Request>& requests, const CancelFlag& cancel) const {
+  FastDecoder* packed = fast();
+  if (packed == nullptr) return plain_forward(requests, cancel);
+  const Batch batch = prepare(requests);
+  if (batch.tokens.empty()) return std::vector<at::Tensor>(requests.size());
+  check(cancel);
+  auto results = packed->forward(requests, batch, cancel);
+  commit(requests);
+  return results;
+}
+
+std::vector<at::Tensor> Decoder::plain_forward(std::vector<Request>& requests, const CancelFlag& cancel) const {
+  const Batch batch = prepare(requests);
+  if (batch.tokens.empty()) return std::vector<at::Tensor>(requests.size());
+  auto results = run_plain(requests, batch, cancel);
+  commit(requests);
+  return results;
+}
+
+std::vector<at::Tensor> Decoder::run_plain(std::vector<Request>& requests, const Batch& batch,
+                                           const CancelFlag& cancel) const {
   std::vector<Angles> turns;
-  for (size_t rope = 0; rope < spec_.ropes.size(); ++rope) turns.push_back(angles(spec_, rope, positions, dtype_));
-  at::Tensor x = embed(spec_, weights_, tokens);
+  for (size_t rope = 0; rope < spec_.ropes.size(); ++rope) turns.push_back(angles(spec_, rope, batch.positions, dtype_));
+  at::Tensor x = embed(spec_, weights_, batch.tokens);
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     check(cancel);
     const auto layer = static_cast<int64_t>(i);
     // In a pure prefill nothing reads the last block's output.
-    const BlockParts parts{!all_given, any_logits || i + 1 < weights_.layers.size()};
+    const BlockParts parts{!batch.all_given, batch.any_logits || i + 1 < weights_.layers.size()};
     const auto keep = [&](const at::Tensor& key, const at::Tensor& value) {
       for (size_t n = 0; n < requests.size(); ++n) {
-        const auto& [first, rows, past, unused] = shares[n];
+        const auto& [first, rows, past, unused] = batch.shares[n];
         if (requests[n].given || rows == 0) continue;
         requests[n].cache->rows(layer, 0, past, past + rows).copy_(key.narrow(0, first, rows));
         requests[n].cache->rows(layer, 1, past, past + rows).copy_(value.narrow(0, first, rows));
@@ -64,7 +112,7 @@ std::vector<at::Tensor> Decoder::forward(std::vector<Request>& requests, const C
     const auto attend = [&](const at::Tensor& query) {
       std::vector<at::Tensor> attended;
       for (size_t n = 0; n < requests.size(); ++n) {
-        const auto& [first, rows, past, seen] = shares[n];
+        const auto& [first, rows, past, seen] = batch.shares[n];
         if (rows == 0) continue;
         const KvCache& cache = *requests[n].cache;
         attended.push_back(attention(spec_, i, query.narrow(0, first, rows), cache.rows(layer, 0, 0, past + rows),
@@ -78,8 +126,7 @@ std::vector<at::Tensor> Decoder::forward(std::vector<Request>& requests, const C
   std::vector<at::Tensor> results;
   for (size_t n = 0; n < requests.size(); ++n) {
     auto& r = requests[n];
-    const auto& [first, rows, past, unused] = shares[n];
-    if (!r.given) r.cache->commit(r.tokens.data(), r.positions.data(), rows);
+    const auto& [first, rows, past, unused] = batch.shares[n];
     if (r.logits == Logits::kNone || rows == 0) {
       results.emplace_back();
     } else if (r.logits == Logits::kAll) {

@@ -8,7 +8,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
 #include <memory>
+#include <mutex>
 
 #include "core/error.h"
 
@@ -35,6 +37,16 @@ const char* errno_name(int error) {
   }
 }
 
+// Ends of all live mappings by their begin.
+struct Mapped {
+  std::mutex mutex;
+  std::map<uintptr_t, uintptr_t> ranges;
+  static Mapped& instance() {
+    static Mapped* all = new Mapped;  // never destroyed: tensors may outlive other statics
+    return *all;
+  }
+};
+
 struct Mapping {
   void* data = nullptr;
   size_t size = 0;
@@ -60,9 +72,15 @@ struct Mapping {
       data = nullptr;
       fail("mmap", error);
     }
+    if (data == nullptr) return;
+    const std::lock_guard lock(Mapped::instance().mutex);
+    Mapped::instance().ranges[reinterpret_cast<uintptr_t>(data)] = reinterpret_cast<uintptr_t>(data) + size;
   }
   ~Mapping() {
-    if (data != nullptr) ::munmap(data, size);
+    if (data == nullptr) return;
+    const std::lock_guard lock(Mapped::instance().mutex);
+    Mapped::instance().ranges.erase(reinterpret_cast<uintptr_t>(data));
+    ::munmap(data, size);
   }
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
@@ -123,6 +141,18 @@ std::unordered_map<std::string, at::Tensor> map_tensors(const TensorTable& table
     if (!tensors.emplace(entry.name, tensor.to(dtype)).second) invalid(file, "tensor " + entry.name + " appears twice");
   }
   return tensors;
+}
+
+void drop_pages(const at::Tensor& tensor) {
+  if (!tensor.is_contiguous() || tensor.nbytes() == 0) return;
+  const auto begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr()), end = begin + tensor.nbytes();
+  const std::lock_guard lock(Mapped::instance().mutex);
+  auto found = Mapped::instance().ranges.upper_bound(begin);
+  if (found == Mapped::instance().ranges.begin() || end > (--found)->second) return;
+  // Whole pages alone: what shares a page with a neighbour stays.
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 }  // namespace c2c

@@ -1,0 +1,70 @@
+// The gated tower's fast path: packed weights, rows read and written in place. What gated_tower.cpp does plainly.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "fuser/fuser.h"
+#include "kernels/packed.h"
+#include "kernels/team.h"
+#include "kernels/workspace.h"
+
+namespace c2c {
+
+// A tower's tensors; the weight's are empty where it has none.
+struct TowerTensors {
+  struct Block {
+    at::Tensor norm, up, down;
+  };
+  at::Tensor in, in_bias, weight, weight_bias, out, out_bias;
+  std::vector<Block> shared, scalar, blocks;
+};
+
+class FastTower {
+ public:
+  // One tower's rows: sharer [rows, sharer width] and receiver [rows, receiver width] in the fuser's dtype, base (the
+  // receiver's rows in their own dtype), and what is made of them.
+  struct Rows {
+    int64_t count = 0;
+    at::Tensor sharer, receiver, base;
+    at::Tensor made;    // like base
+    at::Tensor weight;  // [rows, heads] float
+  };
+
+  // Float32 or bfloat16, and even widths: products read bf16 values in pairs.
+  static bool supports(HeadShape sharer, HeadShape receiver, at::ScalarType dtype);
+
+  FastTower(const TowerTensors& tensors, HeadShape sharer, HeadShape receiver, at::ScalarType dtype);
+  // Reserves memory for a run; slots from `slot` on.
+  void prepare(Workspace& workspace, size_t slot, int64_t rows, int64_t members);
+  // One member's part of the run.
+  void run(const Member& m, Rows& rows);
+  // Whether the tensors are those that were packed, unchanged since.
+  bool fits(const TowerTensors& tensors) const { return versions(tensors) == versions_; }
+  static constexpr size_t kSlots = 6;
+
+ private:
+  struct Block {
+    std::vector<float> norm;
+    Packed up, down;
+  };
+
+  static std::vector<int64_t> versions(const TowerTensors& tensors);
+  void add(const TowerTensors::Block& tensors, Block& block);
+  void apply(const Member& m, const Block& block, float* h, int64_t rows);
+  void multiply(const Member& m, const Packed& w, const void* x, int64_t stride, int64_t rows, After after, void* out,
+                int64_t out_stride);
+  void convert(const Member& m, const float* h, int64_t rows);
+
+  HeadShape sharer_, receiver_;
+  bool bf16_;
+  int64_t hidden_, padded_, inner_;
+  Packed in_, weight_, out_;
+  std::vector<Block> shared_, scalar_, blocks_;
+  PackedWeights packed_;
+  std::vector<int64_t> versions_;
+  float *h_ = nullptr, *other_ = nullptr, *rows_ = nullptr, *logits_ = nullptr;
+  std::byte *normed_ = nullptr, *inner_rows_ = nullptr;
+};
+
+}  // namespace c2c

@@ -1,0 +1,229 @@
+// Attention of a few queries straight from the cache: one pass over keys and values with a running softmax.
+
+namespace c2c::C2C_ISA {
+
+constexpr int64_t kSpan = 64;     // rows whose scores are held at a time
+constexpr int64_t kQueries = 16;  // most query heads of one KV head in a pass
+
+template <class T>
+C2C_INLINE float dot(const T* a, const T* b, int64_t n) {
+  int64_t i = 0;
+  float total = 0;
+#if defined(__AVX512BF16__)
+  if constexpr (sizeof(T) == 2) {
+    __m512 s = _mm512_setzero_ps();
+    for (; i + 32 <= n; i += 32) s = _mm512_dpbf16_ps(s, read<__m512bh>(a + i), read<__m512bh>(b + i));
+    total = _mm512_reduce_add_ps(s);
+  }
+#endif
+  if (i + kLanes <= n) {
+    Vec s{};
+    for (; i + kLanes <= n; i += kLanes) s += load(a + i) * load(b + i);
+    total += sum(s);
+  }
+  for (; i < n; ++i) total += wide(a[i]) * wide(b[i]);
+  return total;
+}
+
+// Scores of `rows` keys for one query.
+template <class T>
+C2C_INLINE void score(const T* query, const T* keys, int64_t stride, int64_t rows, int64_t dim, float scale, float* out) {
+  for (int64_t r = 0; r < rows; ++r) out[r] = dot(query, keys + r * stride, dim) * scale;
+}
+
+// out[g][d] += Σ_r p[g][r] · values[r][d] for G queries.
+template <int64_t G, class T>
+C2C_INLINE void mix(const float* p, const T* values, int64_t stride, int64_t rows, int64_t dim, float* out) {
+  constexpr int64_t kWide = 4;
+  int64_t d = 0;
+  for (; d + kWide * kLanes <= dim; d += kWide * kLanes) {
+    Vec s[G][kWide];
+#pragma GCC unroll 4
+    for (int64_t g = 0; g < G; ++g)
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kWide; ++v) s[g][v] = load(out + g * dim + d + v * kLanes);
+    for (int64_t r = 0; r < rows; ++r) {
+      Vec x[kWide];
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kWide; ++v) x[v] = load(values + r * stride + d + v * kLanes);
+#pragma GCC unroll 4
+      for (int64_t g = 0; g < G; ++g) {
+        const Vec w = spread(p[g * kSpan + r]);
+#pragma GCC unroll 4
+        for (int64_t v = 0; v < kWide; ++v) s[g][v] += w * x[v];
+      }
+    }
+#pragma GCC unroll 4
+    for (int64_t g = 0; g < G; ++g)
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kWide; ++v) store(out + g * dim + d + v * kLanes, s[g][v]);
+  }
+  for (int64_t g = 0; g < G; ++g) {
+    int64_t e = d;
+    for (; e + kLanes <= dim; e += kLanes) {
+      Vec s = load(out + g * dim + e);
+      for (int64_t r = 0; r < rows; ++r) s += p[g * kSpan + r] * load(values + r * stride + e);
+      store(out + g * dim + e, s);
+    }
+    for (; e < dim; ++e)
+      for (int64_t r = 0; r < rows; ++r) out[g * dim + e] += p[g * kSpan + r] * wide(values[r * stride + e]);
+  }
+}
+
+// Turns scores into weights, moves `top` up and scales what was summed before. False where nothing is visible.
+inline bool soften(float* scores, int64_t rows, float* top, float* mass, float* out, int64_t dim) {
+  float most = scores[0];
+  for (int64_t r = 1; r < rows; ++r) most = larger(most, scores[r]);
+  if (most == -__builtin_inff()) {
+    for (int64_t r = 0; r < rows; ++r) scores[r] = 0;
+    return false;
+  }
+  if (most > *top) {
+    const float shrink = *mass > 0 ? exp(spread(*top - most))[0] : 0.0F;
+    for (int64_t d = 0; d < dim; ++d) out[d] *= shrink;
+    *mass *= shrink;
+    *top = most;
+  }
+  float total = 0;
+  int64_t r = 0;
+  Vec sums{};
+  for (; r + kLanes <= rows; r += kLanes) {
+    const Vec e = exp(load(scores + r) - *top);
+    store(scores + r, e);
+    sums += e;
+  }
+  for (; r < rows; ++r) total += scores[r] = exp(spread(scores[r] - *top))[0];
+  *mass += total + sum(sums);
+  return true;
+}
+
+template <class T>
+void attend_rows(const Attention& a, const T* keys, const T* values, int64_t stride, int64_t from, int64_t rows) {
+  alignas(64) float scores[kQueries * kSpan];
+  for (int64_t start = 0; start < rows; start += kSpan) {
+    const int64_t count = smaller(kSpan, rows - start);
+    const uint32_t* positions = a.sight.positions ? a.sight.positions + from + start : nullptr;
+    bool any = positions == nullptr;
+    for (int64_t r = 0; !any && r < count; ++r)
+      any = int64_t{a.sight.position} - int64_t{positions[r]} < a.sight.window;
+    if (!any) continue;
+    for (int64_t g0 = 0; g0 < a.group; g0 += kQueries) {
+      const int64_t group = smaller(kQueries, a.group - g0);
+      float* out = a.out + g0 * a.dim;
+      for (int64_t g = 0; g < group; ++g) {
+        float* own = scores + g * kSpan;
+        score(static_cast<const T*>(a.query) + (g0 + g) * a.dim, keys + start * stride, stride, count, a.dim, a.scale, own);
+        if (positions)
+          for (int64_t r = 0; r < count; ++r)
+            if (int64_t{a.sight.position} - int64_t{positions[r]} >= a.sight.window) own[r] = -__builtin_inff();
+        soften(own, count, a.top + g0 + g, a.mass + g0 + g, out + g * a.dim, a.dim);
+      }
+      const T* seen = values + start * stride;
+      int64_t g = 0;
+      for (; g + 4 <= group; g += 4) mix<4>(scores + g * kSpan, seen, stride, count, a.dim, out + g * a.dim);
+      if (group - g == 3) mix<3>(scores + g * kSpan, seen, stride, count, a.dim, out + g * a.dim);
+      if (group - g == 2) mix<2>(scores + g * kSpan, seen, stride, count, a.dim, out + g * a.dim);
+      if (group - g == 1) mix<1>(scores + g * kSpan, seen, stride, count, a.dim, out + g * a.dim);
+    }
+  }
+}
+
+template <class T>
+void attend_all(const Attention& a) {
+  for (int64_t i = 0; i < a.group * a.dim; ++i) a.out[i] = 0;
+  for (int64_t g = 0; g < a.group; ++g) {
+    a.top[g] = -__builtin_inff();
+    a.mass[g] = 0;
+  }
+  int64_t before = 0;  // rows of the runs already passed
+  for (const RowRun* s = a.sight.runs; before < a.end; before += s->rows, ++s) {
+    const int64_t from = a.begin > before ? a.begin : before, to = smaller(a.end, before + s->rows);
+    if (from >= to) continue;
+    const int64_t offset = (from - before) * s->stride + a.head_offset;
+    attend_rows(a, static_cast<const T*>(s->keys) + offset, static_cast<const T*>(s->values) + offset, s->stride, from,
+                to - from);
+  }
+}
+
+inline void attend(const Attention& a) {
+  if (a.bf16) return attend_all<Bf16>(a);
+  attend_all<float>(a);
+}
+
+// ── many queries: blocked products over packed keys and values ───────────────────────────────────────────────────────
+
+template <class T>
+void attend_blocks(const TileAttention& a) {
+  constexpr Store kKind = sizeof(T) == 2 ? Store::kBf16 : Store::kFloat;
+  auto* scores = reinterpret_cast<float*>(a.scratch);                               // [kTileRows, kTileKeys]
+  T* weights = reinterpret_cast<T*>(scores + kTileRows * kTileKeys);                 // [kTileRows, kTileKeys]
+  const int64_t width = round_up(a.dim, kBlock);
+  float* out = reinterpret_cast<float*>(a.scratch) + 2 * kTileRows * kTileKeys;      // [kTileRows, width]
+  float *top = out + kTileRows * width, *mass = top + kTileRows;
+  for (int64_t i = 0; i < kTileRows * width; ++i) out[i] = 0;
+  for (int64_t r = 0; r < a.rows; ++r) {
+    top[r] = -__builtin_inff();
+    mass[r] = 0;
+  }
+  Product find{.store = kKind, .x = a.query, .x_stride = a.query_stride, .in = a.dim};
+  find.out = scores;
+  find.out_stride = find.outputs = kTileKeys;
+  find.rows = a.rows;
+  Product gather{.store = kKind, .x = weights, .x_stride = kTileKeys};
+  gather.after = After::kAdd;
+  gather.out = out;
+  gather.out_stride = gather.outputs = width;
+  gather.rows = a.rows;
+  const int64_t last = smaller(a.seen, a.first + a.rows);  // rows that the last query sees
+  const int64_t item = block_bytes(kKind, a.seen);
+  for (int64_t k0 = 0; k0 < last; k0 += kTileKeys) {
+    const int64_t keys = smaller(kTileKeys, last - k0), padded = round_up(keys, 2);
+    if (a.positions) {
+      // The tile's first query has the widest reach back.
+      bool any = false;
+      for (int64_t r = 0; r < a.rows && !any; ++r)
+        for (int64_t k = 0; k < keys && !any; ++k)
+          any = int64_t{a.positions[a.first + r]} - int64_t{a.positions[k0 + k]} < a.window;
+      if (!any) continue;
+    }
+    find.weight = a.keys + k0 / kBlock * block_bytes(kKind, a.dim);
+    product(find, 0, (keys + kBlock - 1) / kBlock, nullptr);
+    for (int64_t r = 0; r < a.rows; ++r) {
+      float* own = scores + r * kTileKeys;
+      const int64_t seen = smaller(keys, a.first + r + 1 - k0);  // may be below 1
+      for (int64_t k = 0; k < seen; ++k) own[k] *= a.scale;
+      for (int64_t k = seen > 0 ? seen : 0; k < padded; ++k) own[k] = -__builtin_inff();
+      if (a.positions)
+        for (int64_t k = 0; k < seen; ++k)
+          if (int64_t{a.positions[a.first + r]} - int64_t{a.positions[k0 + k]} >= a.window) own[k] = -__builtin_inff();
+      soften(own, padded, top + r, mass + r, out + r * width, a.dim);
+      T* row = weights + r * kTileKeys;
+      int64_t k = 0;
+      for (; k + kLanes <= padded; k += kLanes) store(row + k, load(own + k));
+      for (; k < padded; ++k) put(row + k, own[k]);
+    }
+    // A run of inputs inside the packed values: each block starts k0 inputs further on.
+    gather.in = kKind == Store::kFloat ? keys : padded;
+    for (int64_t b = 0; b < width / kBlock; ++b) {
+      Product part = gather;
+      part.out = out + b * kBlock;
+      part.outputs = kBlock;
+      part.weight = a.values + b * item + k0 * kBlock * static_cast<int64_t>(sizeof(T));
+      product(part, 0, 1, nullptr);
+    }
+  }
+  for (int64_t r = 0; r < a.rows; ++r) {
+    T* row = static_cast<T*>(a.out) + r * a.out_stride;
+    const float scale = 1.0F / mass[r];
+    int64_t d = 0;
+    for (; d + kLanes <= a.dim; d += kLanes) store(row + d, load(out + r * width + d) * scale);
+    for (; d < a.dim; ++d) put(row + d, out[r * width + d] * scale);
+  }
+}
+
+inline void attend_tile(const TileAttention& a) {
+  if (a.bf16) return attend_blocks<Bf16>(a);
+  attend_blocks<float>(a);
+}
+
+}  // namespace c2c::C2C_ISA

@@ -1,0 +1,146 @@
+// Vectors of one instruction set, as the compiler's own vector types. Included with C2C_ISA set to the namespace: each
+// instruction set has its own copy of everything, and nothing here or in the .inl files may call an inline function of the
+// standard library (the linker would keep one copy, perhaps the one that this machine cannot run).
+#include <cstdint>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+#include "kernels/kernels.h"
+
+#define C2C_INLINE inline __attribute__((always_inline))
+
+namespace c2c::C2C_ISA {
+
+#if defined(__AVX512F__)
+constexpr int64_t kLanes = 16, kVectors = 4, kRows = 6;  // a register tile: kRows rows × kVectors vectors
+#elif defined(__AVX__)
+constexpr int64_t kLanes = 8, kVectors = 2, kRows = 4;
+#else
+constexpr int64_t kLanes = 4, kVectors = 4, kRows = 4;
+#endif
+constexpr int64_t kTile = kLanes * kVectors;
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
+typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+typedef int8_t Bytes __attribute__((vector_size(kLanes)));
+
+template <class T>
+C2C_INLINE T read(const void* p) {
+  T v;
+  __builtin_memcpy(&v, p, sizeof(T));
+  return v;
+}
+template <class T>
+C2C_INLINE void write(void* p, T v) {
+  __builtin_memcpy(p, &v, sizeof(T));
+}
+
+C2C_INLINE Vec spread(float x) { return Vec{} + x; }
+C2C_INLINE float wide(Bf16 x) { return __builtin_bit_cast(float, uint32_t{x.bits} << 16); }
+C2C_INLINE float wide(float x) { return x; }
+// To nearest, ties to even.
+C2C_INLINE Bf16 to_bf16(float x) {
+  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+  if (x != x) return {0x7fc0};
+  return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+C2C_INLINE void put(float* p, float x) { *p = x; }
+C2C_INLINE void put(Bf16* p, float x) { *p = to_bf16(x); }
+
+C2C_INLINE Vec load(const float* p) { return read<Vec>(p); }
+C2C_INLINE Vec load(const Bf16* p) {
+  return (Vec)(__builtin_convertvector(read<Halves>(p), Bits) << 16);
+}
+C2C_INLINE Vec load(const int8_t* p) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(read<__m128i>(p)));
+#elif defined(__AVX2__)
+  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(read<int64_t>(p))));
+#else
+  return __builtin_convertvector(__builtin_convertvector(read<Bytes>(p), Ints), Vec);
+#endif
+}
+C2C_INLINE void store(float* p, Vec v) { write(p, v); }
+C2C_INLINE void store(Bf16* p, Vec v) {
+#if defined(__AVX512BF16__)
+  write(p, (__m256i)_mm512_cvtneps_pbh((__m512)v));
+#else
+  const Bits bits = (Bits)v;
+  const Bits nan = (Bits)(v != v);
+  const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  write(p, __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), Halves));
+#endif
+}
+
+// Two vectors rounded to bf16, a's in the low halves and b's in the high ones.
+C2C_INLINE Bits pairs(Vec a, Vec b) {
+  const Bits low = (Bits)a, high = (Bits)b;
+  return ((low + 0x7fff + ((low >> 16) & 1)) >> 16) | ((high + 0x7fff + ((high >> 16) & 1)) & 0xffff0000U);
+}
+
+C2C_INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+C2C_INLINE float larger(float a, float b) { return a > b ? a : b; }
+C2C_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+C2C_INLINE float sum(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#else
+  float total = 0;
+  for (int64_t i = 0; i < kLanes; ++i) total += v[i];
+  return total;
+#endif
+}
+C2C_INLINE float largest(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)v);
+#else
+  float top = v[0];
+  for (int64_t i = 1; i < kLanes; ++i) top = larger(top, v[i]);
+  return top;
+#endif
+}
+
+// e^x to 2 ulp for x in [-87, 88], 0 below.
+C2C_INLINE Vec exp(Vec x) {
+  const Vec low = spread(-87.3F), high = spread(88.3F);
+  Vec y = x < low ? low : x;
+  y = y > high ? high : y;
+  const Vec magic = spread(12582912.0F);  // 1.5 · 2^23: adding it rounds to an integer
+  const Vec n = y * 1.44269504F + magic - magic;
+  Vec r = y - n * 0.693359375F;
+  r = r + n * 2.12194440e-4F;
+  Vec p = spread(1.9875691500e-4F);
+  p = p * r + 1.3981999507e-3F;
+  p = p * r + 8.3334519073e-3F;
+  p = p * r + 4.1665795894e-2F;
+  p = p * r + 1.6666665459e-1F;
+  p = p * r + 5.0000001201e-1F;
+  p = p * r * r + r + 1.0F;
+  const Ints scale = (__builtin_convertvector(n, Ints) + 127) << 23;
+  const Vec result = p * (Vec)scale;
+  return x < low ? Vec{} : result;
+}
+
+C2C_INLINE Vec silu(Vec x) { return x / (1.0F + exp(-x)); }
+C2C_INLINE Vec tanh(Vec x) {
+  const Vec e = exp(-2.0F * (x < 0.0F ? -x : x));
+  const Vec t = (1.0F - e) / (1.0F + e);
+  return x < 0.0F ? -t : t;
+}
+C2C_INLINE Vec gelu_tanh(Vec x) { return 0.5F * x * (1.0F + tanh(0.7978845608F * (x + 0.044715F * x * x * x))); }
+// x · Φ(x); the error function by Abramowitz and Stegun 7.1.26, absolute error below 1.5e-7.
+C2C_INLINE Vec gelu(Vec x) {
+  const Vec z = (x < 0.0F ? -x : x) * 0.70710678118F;
+  const Vec t = 1.0F / (1.0F + 0.3275911F * z);
+  const Vec p =
+      t * (0.254829592F + t * (-0.284496736F + t * (1.421413741F + t * (-1.453152027F + t * 1.061405429F))));
+  const Vec e = 1.0F - p * exp(-z * z);
+  return 0.5F * x * (1.0F + (x < 0.0F ? -e : e));
+}
+
+}  // namespace c2c::C2C_ISA

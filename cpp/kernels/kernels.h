@@ -1,0 +1,167 @@
+// What ATen lacks: the loops of the fast path, compiled once for each instruction set and chosen at run time.
+// Plain pointers and row strides (in elements); no allocation, no threads: callers split the work (see team.h).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace c2c {
+
+struct Bf16 {
+  uint16_t bits;
+};
+
+// How a packed weight is stored. Quantised ones multiply bf16 rows.
+enum class Store : uint8_t { kFloat, kBf16, kInt8, kInt4 };
+
+// Weights [out, in] lie in blocks of kBlock outputs, so that one block is one stream for a single row and one tile for many.
+constexpr int64_t kBlock = 64;
+// Inputs that share a scale in quantised weights.
+constexpr int64_t kGroup = 32;
+
+constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// Inputs of a packed block after padding.
+constexpr int64_t padded_inputs(Store store, int64_t in) {
+  return store == Store::kFloat ? in : store == Store::kBf16 ? round_up(in, 2) : round_up(in, kGroup);
+}
+
+// Bytes of one block of kBlock outputs.
+constexpr int64_t block_bytes(Store store, int64_t in) {
+  const int64_t k = padded_inputs(store, in);
+  switch (store) {
+    case Store::kFloat:
+      return k * kBlock * 4;
+    case Store::kBf16:
+      return k * kBlock * 2;
+    case Store::kInt8:
+      return k / kGroup * (kBlock * 2 + kGroup * kBlock);  // a group: scales in bf16, then the values
+    case Store::kInt4:
+      return k / kGroup * (kBlock * 2 + kGroup * kBlock / 2);
+  }
+  return 0;
+}
+
+// What becomes of a product's outputs.
+enum class After : uint8_t {
+  kStore,     // written as float
+  kStoreRow,  // written in the rows' type
+  kAdd,       // added to float
+  kGelu,      // exact GELU, written in the rows' type
+  kGateSilu,  // a block holds 32 gates and 32 ups: activation(gate) · up, 32 outputs in the rows' type
+  kGateGelu,
+  kGateGeluTanh,
+};
+
+// out[r] = after(x[r] · wᵀ + bias). Rows are float for float weights, else bf16; `x2` are further inputs, behind x's, whose
+// weights follow in the block.
+struct Product {
+  Store store = Store::kFloat;
+  const void* x = nullptr;
+  int64_t x_stride = 0, in = 0;
+  const void* x2 = nullptr;
+  int64_t x2_stride = 0, in2 = 0;
+  const std::byte* weight = nullptr;  // block 0
+  const float* bias = nullptr;        // padded to whole blocks
+  After after = After::kStore;
+  void* out = nullptr;
+  int64_t out_stride = 0, outputs = 0;  // outputs beyond `outputs` are not written
+  int64_t rows = 0;
+};
+
+// A run of a cache's rows: keys and values of one layer, all heads.
+struct RowRun {
+  const void* keys;
+  const void* values;
+  int64_t stride;  // elements from row to row
+  int64_t rows;
+};
+
+// What one query sees: the first `rows` rows of the runs, less those that the window hides.
+struct Sight {
+  const RowRun* runs = nullptr;
+  int64_t rows = 0;
+  const uint32_t* positions = nullptr;  // of all rows; null without a window
+  uint32_t position = 0;                // the query's
+  int64_t window = 0;
+};
+
+// One KV head's attention for a few queries that see the same rows: `group` query heads of one row.
+struct Attention {
+  bool bf16 = false;  // the type of cache and queries
+  Sight sight;
+  int64_t begin = 0, end = 0;  // rows of the sight that this call reads
+  int64_t head_offset = 0;     // elements from a row's start to the KV head
+  int64_t dim = 0, group = 0;
+  const void* query = nullptr;  // [group, dim]
+  float scale = 1;
+  float* out = nullptr;   // [group, dim]: sums weighted by exp(score - top)
+  float* top = nullptr;   // [group]
+  float* mass = nullptr;  // [group]
+};
+
+// Attention of many rows by blocked products, for one query head and one tile of queries.
+struct TileAttention {
+  bool bf16 = false;
+  const std::byte* keys = nullptr;    // packed: blocks of 64 rows, [dim] inputs
+  const std::byte* values = nullptr;  // packed: blocks of 64 dims, [seen] inputs
+  int64_t seen = 0, dim = 0;
+  const void* query = nullptr;
+  int64_t query_stride = 0, rows = 0;
+  int64_t first = 0;                    // query r sees rows 0 … first + r
+  const uint32_t* positions = nullptr;  // of all seen rows; null without a window
+  int64_t window = 0;
+  float scale = 1;
+  void* out = nullptr;
+  int64_t out_stride = 0;
+  std::byte* scratch = nullptr;  // tile_scratch() bytes
+};
+constexpr int64_t kTileRows = 48, kTileKeys = 256;
+constexpr int64_t tile_scratch(int64_t dim) {
+  return kTileRows * (kTileKeys * 8 + round_up(dim, kBlock) * 4 + 16) + 256;
+}
+
+struct Rope {
+  const float* cos;
+  const float* sin;  // [dim / 2] of one row
+};
+
+// One table an instruction set.
+struct Kernels {
+  const char* name;
+  // Blocks [begin, end) of a product; `scratch`: product_scratch() bytes of the calling thread.
+  void (*product)(const Product&, int64_t begin, int64_t end, std::byte* scratch);
+  // Packs `rows` (≤ 64) rows of [·, in] floats or bf16 as outputs [lane, lane + rows) of a block; the block was zeroed before.
+  // `begin`: the first input that these rows fill.
+  void (*pack)(Store, std::byte* block, int64_t block_in, const void* rows, bool bf16, int64_t stride, int64_t count,
+               int64_t lane, int64_t in, int64_t begin);
+  // out = x / rms(x) · weight over n values, and zeros up to `padded`; out in float or bf16.
+  void (*norm)(const float* x, const float* weight, double eps, int64_t n, int64_t padded, void* out, bool bf16);
+  // Turns a head of n values (norm first where `weight` is given), writes it as float or bf16.
+  void (*turn)(const float* x, const float* weight, double eps, Rope rope, int64_t n, void* out, bool bf16);
+  // Converts n values of a row between float and bf16.
+  void (*widen)(const Bf16* x, int64_t n, float* out);
+  void (*narrow)(const float* x, int64_t n, Bf16* out);
+  void (*attend)(const Attention&);
+  void (*attend_tile)(const TileAttention&);
+  // Packs rows [begin, end) of one KV head for attend_tile; begin is a multiple of 64, end too unless it is the last row.
+  void (*pack_keys)(bool bf16, const void* keys, int64_t stride, int64_t rows, int64_t dim, std::byte* block);
+  void (*pack_values)(bool bf16, const void* values, int64_t stride, int64_t rows, int64_t dim, int64_t seen, int64_t first,
+                      std::byte* packed);
+  // dst[r] = base[r] + weight[r / head_dim] · x[r] for one row of heads; weight null: 1. Float or bf16 base and dst.
+  void (*gated)(const float* x, const void* base, const float* weight, int64_t heads, int64_t dim, void* dst, bool bf16);
+};
+
+constexpr int64_t product_scratch(Store store, int64_t in) {
+  return store == Store::kInt8 || store == Store::kInt4 ? padded_inputs(store, in) * kBlock * 2 + 64 : 64;
+}
+
+// The best table that this machine runs; C2C_KERNELS=<name> asks for a lesser one.
+const Kernels& kernels();
+// All tables that this machine runs, the plainest first.
+struct KernelList {
+  const Kernels* const* tables;
+  size_t count;
+};
+KernelList all_kernels();
+
+}  // namespace c2c

@@ -1,0 +1,102 @@
+#include "model/fast.h"
+
+#include <algorithm>
+
+#include "model/fast_pass.h"
+
+namespace c2c {
+
+namespace {
+
+// Buffers of a long prefill are given back; those of shorter ones stay.
+constexpr int64_t kKept = int64_t{32} << 20;
+
+FastDecoder::Norm norm_weight(const DecoderSpec& spec, const at::Tensor& weight) {
+  if (!weight.defined()) return {};
+  const at::Tensor wide = weight.detach().to(at::kFloat).contiguous();
+  const float* first = wide.const_data_ptr<float>();
+  FastDecoder::Norm values(static_cast<size_t>(round_up(wide.numel(), kBlock)), 0.0F);
+  std::transform(first, first + wide.numel(), values.begin(),
+                 [&](float w) { return w + static_cast<float>(spec.norm_offset); });
+  return values;
+}
+
+Store store_of(at::ScalarType dtype, Quantize quantize) {
+  if (quantize == Quantize::kInt8) return Store::kInt8;
+  if (quantize == Quantize::kInt4) return Store::kInt4;
+  return dtype == at::kBFloat16 ? Store::kBf16 : Store::kFloat;
+}
+
+}  // namespace
+
+std::vector<int64_t> FastDecoder::versions(const DecoderWeights& w) {
+  std::vector<int64_t> all;
+  const auto add = [&](const at::Tensor& t) {
+    if (t.defined()) all.push_back(t.is_inference() ? 0 : t._version());
+  };
+  for (const at::Tensor* t : {&w.embedding, &w.final_norm, &w.head}) add(*t);
+  for (const Layer& l : w.layers) {
+    for (const at::Tensor* t :
+         {&l.input_norm, &l.attention_norm, &l.feed_norm, &l.feed_post_norm, &l.query_norm, &l.key_norm})
+      add(*t);
+    for (const Linear* m : {&l.query, &l.key, &l.value, &l.output, &l.gate, &l.up, &l.down}) {
+      add(m->weight);
+      add(m->bias);
+    }
+  }
+  return all;
+}
+
+FastDecoder::FastDecoder(const DecoderSpec& spec, DecoderWeights weights, at::ScalarType dtype, Quantize quantize)
+    : spec_(spec),
+      dtype_(dtype),
+      narrow_rows_(dtype == at::kBFloat16 || quantize != Quantize::kNone),
+      embedding_(weights.embedding.detach().contiguous()),
+      final_norm_(norm_weight(spec, weights.final_norm)),
+      versions_(versions(weights)) {
+  const Store store = store_of(dtype, quantize);
+  const auto pack = [&](std::vector<const Linear*> parts, Packed* target, bool paired = false) {
+    PackSource source{{}, {}, paired, store};
+    for (const Linear* part : parts) {
+      source.weights.push_back(part->weight.detach());
+      source.biases.push_back(part->bias.defined() ? part->bias.detach() : part->bias);
+    }
+    packed_.add(std::move(source), target);
+  };
+  blocks_.resize(weights.layers.size());
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const Layer& l = weights.layers[i];
+    Block& b = blocks_[i];
+    b.input_norm = norm_weight(spec, l.input_norm);
+    b.attention_norm = norm_weight(spec, l.attention_norm);
+    b.feed_norm = norm_weight(spec, l.feed_norm);
+    b.feed_post_norm = norm_weight(spec, l.feed_post_norm);
+    b.query_norm = norm_weight(spec, l.query_norm);
+    b.key_norm = norm_weight(spec, l.key_norm);
+    pack({&l.query, &l.key, &l.value}, &b.inputs);
+    pack({&l.output}, &b.output);
+    pack({&l.gate, &l.up}, &b.gate_up, true);
+    pack({&l.down}, &b.down);
+  }
+  // The head decides between neighbours: it keeps eight bits where the rest has four.
+  packed_.add({{weights.head.detach()}, {}, false, store == Store::kInt4 ? Store::kInt8 : store}, &head_);
+  weights = {};  // whatever nobody else holds goes as soon as it is packed
+  packed_.pack();
+}
+
+std::vector<at::Tensor> FastDecoder::forward(std::vector<Request>& requests, const Batch& batch,
+                                             const CancelFlag& cancel) {
+  const at::Tensor logits = Pass(*this, requests, batch, cancel).run();
+  std::vector<at::Tensor> results;
+  int64_t at = 0;
+  for (size_t n = 0; n < requests.size(); ++n) {
+    const int64_t rows = batch.shares[n].rows;
+    const int64_t wanted = requests[n].logits == Logits::kNone ? 0 : requests[n].logits == Logits::kAll ? rows : std::min<int64_t>(rows, 1);
+    results.push_back(wanted > 0 ? logits.narrow(0, at, wanted) : at::Tensor());
+    at += wanted;
+  }
+  workspace_.trim(kKept);
+  return results;
+}
+
+}  // namespace c2c

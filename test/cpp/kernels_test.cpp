@@ -1,0 +1,376 @@
+// Every kernel of every instruction set that this machine runs, against plain ATen. Prints "N passed, N failed".
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
+
+#include <atomic>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "kernels/packed.h"
+#include "kernels/team.h"
+
+using namespace c2c;
+
+namespace {
+
+int passed = 0, failed = 0;
+
+void run(const std::string& name, const std::function<bool()>& body) {
+  bool ok = false;
+  std::string note;
+  try {
+    ok = body();
+  } catch (const std::exception& error) {
+    note = error.what();
+  }
+  (ok ? passed : failed)++;
+  if (!ok) std::printf("FAILED %s %s\n", name.c_str(), note.c_str());
+}
+
+// Largest difference over the reference's largest magnitude.
+double error_of(const at::Tensor& actual, const at::Tensor& expected) {
+  const at::Tensor reference = expected.to(at::kDouble);
+  return ((actual.to(at::kDouble) - reference).abs().max() / reference.abs().max().clamp_min(1e-30)).item<double>();
+}
+
+struct Bytes {
+  explicit Bytes(int64_t size) : memory(at::zeros({size + 64}, at::TensorOptions().dtype(at::kByte))) {}
+  std::byte* data() { return reinterpret_cast<std::byte*>(memory.data_ptr()); }
+  at::Tensor memory;
+};
+
+const char* name_of(Store store) {
+  return store == Store::kFloat ? "float" : store == Store::kBf16 ? "bf16" : store == Store::kInt8 ? "int8" : "int4";
+}
+
+bool bf16_rows(Store store) { return store != Store::kFloat; }
+at::ScalarType row_type(Store store) { return bf16_rows(store) ? at::kBFloat16 : at::kFloat; }
+
+// Rows [n, in] padded with zeros to what a product reads.
+at::Tensor padded(const at::Tensor& x, Store store) {
+  at::Tensor wide = at::zeros({x.size(0), padded_inputs(store, x.size(1))}, x.options().dtype(row_type(store)));
+  wide.narrow(1, 0, x.size(1)).copy_(x);
+  return wide;
+}
+
+// All of a weight's blocks.
+Bytes pack(const Kernels& k, Store store, const at::Tensor& w) {
+  const int64_t out = w.size(0), in = w.size(1), bytes = block_bytes(store, in);
+  Bytes packed((out + kBlock - 1) / kBlock * bytes);
+  for (int64_t row = 0; row < out; row += kBlock) {
+    const at::Tensor part = w.narrow(0, row, std::min(kBlock, out - row));
+    k.pack(store, packed.data() + row / kBlock * bytes, in, part.const_data_ptr(), w.scalar_type() == at::kBFloat16,
+           w.stride(0), part.size(0), 0, in, 0);
+  }
+  return packed;
+}
+
+// Bounds on the error of a product: rounding alone, or what a group's scale allows.
+double bound(Store store) {
+  return store == Store::kFloat ? 2e-6 : store == Store::kBf16 ? 1e-5 : store == Store::kInt8 ? 0.01 : 0.15;
+}
+
+void products(const Kernels& k) {
+  for (const Store store : {Store::kFloat, Store::kBf16, Store::kInt8, Store::kInt4}) {
+    for (const auto& [rows, in, out] :
+         {std::tuple{1, 1024, 256}, {1, 33, 5}, {2, 96, 64}, {3, 112, 100}, {5, 7, 65}, {8, 64, 130}, {29, 304, 112}}) {
+      const std::string label = std::string(k.name) + " " + name_of(store) + " product " + std::to_string(rows) + "x" +
+                                std::to_string(in) + "x" + std::to_string(out);
+      run(label, [&, rows = rows, in = in, out = out] {
+        const at::Tensor x = at::randn({rows, in}).to(row_type(store)), bias = at::randn({round_up(out, kBlock)});
+        const at::Tensor w = at::randn({out, in}).to(row_type(store));
+        Bytes packed = pack(k, store, w), scratch(product_scratch(store, in));
+        const at::Tensor wide = padded(x, store);
+        at::Tensor y = at::zeros({rows, out + 3});
+        Product p{.store = store, .x = wide.const_data_ptr(), .x_stride = wide.size(1), .in = in};
+        p.weight = packed.data();
+        p.bias = bias.const_data_ptr<float>();
+        p.out = y.data_ptr();
+        p.out_stride = out + 3;
+        p.outputs = out;
+        p.rows = rows;
+        k.product(p, 0, (out + kBlock - 1) / kBlock, scratch.data());
+        const at::Tensor expected =
+            at::linear(x.to(at::kDouble), w.to(at::kDouble), bias.narrow(0, 0, out).to(at::kDouble));
+        const bool inside = (y.narrow(1, out, 3) == 0).all().item<bool>();  // nothing beyond the outputs
+        p.after = After::kAdd;
+        p.bias = nullptr;
+        const at::Tensor once = y.clone();
+        k.product(p, 0, (out + kBlock - 1) / kBlock, scratch.data());
+        const at::Tensor twice = once.narrow(1, 0, out) * 2 - bias.narrow(0, 0, out);
+        return inside && error_of(y.narrow(1, 0, out), twice) < 1e-5 &&
+               error_of(once.narrow(1, 0, out), expected) < bound(store);
+      });
+    }
+  }
+}
+
+void afters(const Kernels& k) {
+  for (const Store store : {Store::kFloat, Store::kBf16}) {
+    const double limit = store == Store::kFloat ? 2e-6 : 5e-3;
+    const int64_t rows = 7, in = 50, out = 70;
+    const at::Tensor x = at::randn({rows, in}).to(row_type(store)), w = at::randn({out, in}).to(row_type(store)) * 0.3;
+    const at::Tensor v = at::randn({out, in}).to(row_type(store)) * 0.3;
+    const auto plain = [&](const at::Tensor& weight) { return at::linear(x.to(at::kFloat), weight.to(at::kFloat)); };
+    const auto made = [&](const Packed& packed, After after) {
+      at::Tensor y = at::zeros({rows, out}, x.options());
+      Product p = packed.product();
+      p.x = x.const_data_ptr();
+      p.x_stride = in;
+      p.after = after;
+      p.out = y.data_ptr();
+      p.out_stride = p.outputs = out;
+      p.rows = rows;
+      k.product(p, 0, packed.blocks, nullptr);
+      return y;
+    };
+    PackedWeights weights;
+    Packed one, gated;
+    weights.add({{w}, {}, false, store}, &one);
+    weights.add({{w, v}, {}, true, store}, &gated);
+    weights.pack();
+    const std::string label = std::string(k.name) + " " + name_of(store) + " ";
+    run(label + "gelu", [&] { return error_of(made(one, After::kGelu), at::gelu(plain(w))) < limit; });
+    run(label + "silu gate",
+        [&] { return error_of(made(gated, After::kGateSilu), at::silu(plain(w)) * plain(v)) < limit; });
+    run(label + "gelu gate",
+        [&] { return error_of(made(gated, After::kGateGelu), at::gelu(plain(w)) * plain(v)) < limit; });
+    run(label + "tanh gelu gate", [&] {
+      return error_of(made(gated, After::kGateGeluTanh), at::gelu(plain(w), "tanh") * plain(v)) < limit;
+    });
+    run(label + "two pieces of input", [&] {
+      at::Tensor y = at::zeros({rows, out});
+      Product p = one.product();
+      p.x = x.const_data_ptr();
+      p.x2 = static_cast<const std::byte*>(x.const_data_ptr()) + 20 * x.element_size();
+      p.x_stride = p.x2_stride = in;
+      p.in = 20;
+      p.in2 = in - 20;
+      p.out = y.data_ptr();
+      p.out_stride = p.outputs = out;
+      p.rows = rows;
+      k.product(p, 0, one.blocks, nullptr);
+      return error_of(y, plain(w)) < 1e-5;
+    });
+  }
+}
+
+void rows(const Kernels& k) {
+  for (const int64_t n : {4, 24, 64, 112, 128, 1000}) {
+    const at::Tensor x = at::randn({n}), w = at::rand({n}) + 0.5;
+    const at::Tensor unit = x / (x.square().mean() + 1e-6).sqrt() * w;
+    const at::Tensor cos = at::rand({n / 2}), sin = at::rand({n / 2});
+    const auto turned = [&](const at::Tensor& y) {
+      const at::Tensor a = y.narrow(0, 0, n / 2), b = y.narrow(0, n / 2, n / 2);
+      return at::cat({a * cos - b * sin, b * cos + a * sin});
+    };
+    for (const bool bf16 : {false, true}) {
+      const std::string label = std::string(k.name) + (bf16 ? " bf16 " : " float ") + std::to_string(n) + " ";
+      const double limit = bf16 ? 4e-3 : 1e-6;
+      at::Tensor out = at::ones({n + 8}, at::TensorOptions().dtype(bf16 ? at::kBFloat16 : at::kFloat));
+      run(label + "norm", [&] {
+        k.norm(x.const_data_ptr<float>(), w.const_data_ptr<float>(), 1e-6, n, n + 5, out.data_ptr(), bf16);
+        return error_of(out.narrow(0, 0, n), unit) < limit && (out.narrow(0, n, 5) == 0).all().item<bool>() &&
+               (out.narrow(0, n + 5, 3) == 1).all().item<bool>();
+      });
+      const Rope rope{cos.const_data_ptr<float>(), sin.const_data_ptr<float>()};
+      run(label + "turn", [&] {
+        k.turn(x.const_data_ptr<float>(), nullptr, 0, rope, n, out.data_ptr(), bf16);
+        return error_of(out.narrow(0, 0, n), turned(x)) < limit;
+      });
+      run(label + "norm and turn", [&] {
+        k.turn(x.const_data_ptr<float>(), w.const_data_ptr<float>(), 1e-6, rope, n, out.data_ptr(), bf16);
+        return error_of(out.narrow(0, 0, n), turned(unit)) < limit;
+      });
+      run(label + "gated write", [&] {
+        const at::Tensor made = at::randn({3, n}), base = at::randn({3, n}).to(out.scalar_type()), gate = at::rand({3, 1});
+        at::Tensor dst = at::zeros({3, n}, base.options());
+        k.gated(made.const_data_ptr<float>(), base.const_data_ptr(), gate.const_data_ptr<float>(), 3, n, dst.data_ptr(), bf16);
+        return error_of(dst, base.to(at::kFloat) + gate * made) < limit;
+      });
+    }
+    run(std::string(k.name) + " conversion " + std::to_string(n), [&] {
+      at::Tensor half = at::zeros({n}, at::TensorOptions().dtype(at::kBFloat16)), back = at::zeros({n});
+      k.narrow(x.const_data_ptr<float>(), n, reinterpret_cast<Bf16*>(half.data_ptr()));
+      k.widen(reinterpret_cast<const Bf16*>(half.const_data_ptr()), n, back.data_ptr<float>());
+      return (half == x.to(at::kBFloat16)).all().item<bool>() && (back == half.to(at::kFloat)).all().item<bool>();
+    });
+  }
+}
+
+// ── attention ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+struct Heads {
+  int64_t heads, kv, dim;
+};
+
+// Plain attention of `queries` [n, heads, dim] over keys and values [seen, kv, dim], the last row seeing all.
+at::Tensor plain_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, Heads h, double scale,
+                           const std::vector<uint32_t>& positions, int64_t window) {
+  const int64_t n = q.size(0), seen = k.size(0), group = h.heads / h.kv;
+  at::Tensor out = at::zeros({n, h.heads, h.dim}, at::TensorOptions().dtype(at::kDouble));
+  for (int64_t r = 0; r < n; ++r) {
+    for (int64_t head = 0; head < h.heads; ++head) {
+      at::Tensor score = k.select(1, head / group).to(at::kDouble).mv(q[r][head].to(at::kDouble)) * scale;
+      for (int64_t i = 0; i < seen; ++i) {
+        const bool hidden = i > seen - n + r || (window > 0 && int64_t{positions[static_cast<size_t>(seen - n + r)]} -
+                                                                       int64_t{positions[static_cast<size_t>(i)]} >=
+                                                                   window);
+        if (hidden) score[i] = -INFINITY;
+      }
+      out[r][head] = v.select(1, head / group).to(at::kDouble).t().mv(at::softmax(score, 0));
+    }
+  }
+  return out;
+}
+
+std::vector<uint32_t> jumping(int64_t count) {
+  std::vector<uint32_t> positions;
+  for (int64_t i = 0; i < count; ++i) positions.push_back(static_cast<uint32_t>(i + (i > count / 2 ? 5 : 0)));
+  return positions;
+}
+
+void attention(const Kernels& k) {
+  const std::vector<std::tuple<Heads, int64_t, int64_t>> cases{
+      {{4, 2, 64}, 1, 0},   {{6, 3, 24}, 70, 0},     {{16, 8, 128}, 200, 0}, {{14, 2, 64}, 133, 0},
+      {{20, 1, 8}, 65, 0},  {{4, 4, 4}, 3, 0},       {{4, 1, 256}, 90, 0},   {{4, 2, 64}, 150, 40},
+      {{6, 3, 24}, 70, 10}, {{16, 8, 128}, 600, 500}};
+  for (const bool bf16 : {false, true}) {
+    for (const auto& [h, seen, window] : cases) {
+      const at::ScalarType type = bf16 ? at::kBFloat16 : at::kFloat;
+      const std::string label = std::string(k.name) + (bf16 ? " bf16 " : " float ") + std::to_string(h.heads) + "/" +
+                                std::to_string(h.kv) + "x" + std::to_string(h.dim) + " over " + std::to_string(seen) +
+                                (window ? " window " + std::to_string(window) : "");
+      const at::Tensor keys = at::randn({seen, h.kv, h.dim}).to(type), values = at::randn({seen, h.kv, h.dim}).to(type);
+      const auto positions = jumping(seen);
+      const float scale = 0.2F;
+      const int64_t group = h.heads / h.kv, width = h.kv * h.dim;
+      run(label + " attend", [&, h = h, seen = seen, window = window] {
+        const at::Tensor query = at::randn({1, h.heads, h.dim}).to(type);
+        // Three segments, of which the second is cut in two calls whose results are put together.
+        const int64_t a = seen / 3, b = seen / 2;
+        std::vector<RowRun> segments;
+        for (const auto& [from, to] : {std::pair{int64_t{0}, a}, {a, b}, {b, seen}}) {
+          if (from == to) continue;
+          segments.push_back({keys[from].const_data_ptr(), values[from].const_data_ptr(), width, to - from});
+        }
+        at::Tensor out = at::zeros({h.heads, h.dim});
+        for (int64_t kv = 0; kv < h.kv; ++kv) {
+          std::vector<at::Tensor> sums, tops, masses;
+          const int64_t cut = (a + b) / 2;
+          for (const auto& [from, to] : {std::pair{int64_t{0}, cut}, {cut, seen}}) {
+            at::Tensor sum = at::zeros({group, h.dim}), top = at::zeros({group}), mass = at::zeros({group});
+            Attention one{.bf16 = bf16, .sight = {segments.data(), seen}};
+            if (window > 0) {
+              one.sight.positions = positions.data();
+              one.sight.position = positions.back();
+              one.sight.window = window;
+            }
+            one.begin = from;
+            one.end = to;
+            one.head_offset = kv * h.dim;
+            one.dim = h.dim;
+            one.group = group;
+            one.query = query[0][kv * group].const_data_ptr();
+            one.scale = scale;
+            one.out = sum.data_ptr<float>();
+            one.top = top.data_ptr<float>();
+            one.mass = mass.data_ptr<float>();
+            k.attend(one);
+            sums.push_back(sum);
+            tops.push_back(top);
+            masses.push_back(mass);
+          }
+          const at::Tensor most = at::max(tops[0], tops[1]);
+          at::Tensor total = at::zeros({group, 1}), sum = at::zeros({group, h.dim});
+          for (size_t i = 0; i < 2; ++i) {
+            const at::Tensor share = at::exp(tops[i] - most).unsqueeze(1);
+            total += share * masses[i].unsqueeze(1);
+            sum += share * sums[i];
+          }
+          out.narrow(0, kv * group, group).copy_(sum / total);
+        }
+        const at::Tensor expected = plain_attention(query, keys, values, h, scale, positions, window)[0];
+        return error_of(out, expected) < (bf16 ? 1e-3 : 1e-5);
+      });
+      run(label + " attend_tile", [&, h = h, seen = seen, window = window] {
+        const int64_t rows = std::min<int64_t>(seen, 41);
+        const at::Tensor query = at::randn({rows, h.heads, h.dim}).to(type);
+        const Store store = bf16 ? Store::kBf16 : Store::kFloat;
+        at::Tensor out = at::zeros({rows, h.heads, h.dim}, query.options());
+        for (int64_t head = 0; head < h.heads; ++head) {
+          const int64_t kv = head / group;
+          Bytes pk((seen + kBlock - 1) / kBlock * block_bytes(store, h.dim)),
+              pv((h.dim + kBlock - 1) / kBlock * block_bytes(store, seen)), scratch(tile_scratch(h.dim));
+          for (int64_t r = 0; r < seen; r += kBlock) {
+            const int64_t count = std::min(kBlock, seen - r);
+            k.pack_keys(bf16, keys[r][kv].const_data_ptr(), width, count, h.dim, pk.data() + r / kBlock * block_bytes(store, h.dim));
+            k.pack_values(bf16, values[r][kv].const_data_ptr(), width, count, h.dim, seen, r, pv.data());
+          }
+          TileAttention t{.bf16 = bf16, .keys = pk.data(), .values = pv.data(), .seen = seen, .dim = h.dim};
+          t.query = query[0][head].const_data_ptr();
+          t.query_stride = h.heads * h.dim;
+          t.rows = rows;
+          t.first = seen - rows;
+          if (window > 0) {
+            t.positions = positions.data();
+            t.window = window;
+          }
+          t.scale = scale;
+          t.out = out[0][head].data_ptr();
+          t.out_stride = h.heads * h.dim;
+          t.scratch = scratch.data();
+          k.attend_tile(t);
+        }
+        const at::Tensor expected = plain_attention(query, keys, values, h, scale, positions, window);
+        return error_of(out, expected) < (bf16 ? 1e-2 : 1e-5);
+      });
+    }
+  }
+}
+
+void teams() {
+  run("a team's phases do not overlap", [] {
+    std::vector<int> seen(64, 0);
+    std::atomic<bool> ok{true};
+    run_team(8, [&](const Member& m) {
+      for (int phase = 1; phase <= 500; ++phase) {
+        const auto [begin, end] = m.share(64);
+        for (int64_t i = begin; i < end; ++i) seen[static_cast<size_t>(i)] = phase;
+        m.sync();
+        for (const int s : seen) {
+          if (s != phase) ok = false;
+        }
+        m.sync();
+      }
+    });
+    return ok.load();
+  });
+}
+
+}  // namespace
+
+int main() {
+  const KernelList all = all_kernels();
+  for (size_t i = 0; i < all.count; ++i) {
+    const Kernels& k = *all.tables[i];
+    products(k);
+    afters(k);
+    rows(k);
+    attention(k);
+  }
+  teams();
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed == 0 ? 0 : 1;
+}
