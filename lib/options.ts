@@ -34,17 +34,26 @@ export function loadDType(options: LoadOptions, fallback: string): "float32" | "
       `device ${device} is not supported`,
     );
   }
-  if (options.quantize !== undefined) {
-    throw new C2CError(
-      "UNSUPPORTED",
-      { what: `quantize ${options.quantize}`, supported: [] },
-      "quantised weights are not supported",
-    );
-  }
   const dtype = options.dtype ?? (fallback === "float16" ? "bfloat16" : fallback);
   if (dtype !== "float32" && dtype !== "bfloat16") {
     const details = { what: `dtype ${dtype}`, supported: ["float32", "bfloat16"] };
     throw new C2CError("UNSUPPORTED", details, `dtype ${dtype} is not supported on CPU`);
   }
   return dtype;
+}
+
+/** How weights are stored, null as they are. UNSUPPORTED for what is none of `supported`. */
+export function loadQuantize(
+  options: LoadOptions,
+  supported: readonly ("int8" | "int4")[] = ["int8", "int4"],
+): "int8" | "int4" | null {
+  const { quantize } = options;
+  if (quantize === undefined) {
+    return null;
+  }
+  if (!supported.includes(quantize)) {
+    const details = { what: `quantize ${quantize}`, supported };
+    throw new C2CError("UNSUPPORTED", details, `quantize ${quantize} is not supported here`);
+  }
+  return quantize;
 }

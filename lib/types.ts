@@ -32,7 +32,7 @@ export interface LoadOptions {
   readonly device?: Device;
   /** Default: what the files hold, except float16 on CPU, which becomes bfloat16. */
   readonly dtype?: DType;
-  /** Keep the linear layers' weights in fewer bits. */
+  /** Models alone: weights in 8 or 4 bits, with a scale for every 32 inputs of an output. Default: weights as they are. */
   readonly quantize?: "int8" | "int4";
   /** Stops loading; the promise rejects with its reason. */
   readonly signal?: AbortSignal;

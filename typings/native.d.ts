@@ -260,6 +260,8 @@ export interface Native {
     spec: DecoderSpec,
     table: TensorTable,
     dtype: "float32" | "bfloat16",
+    /** Weights in 8 or 4 bits; `dtype` is then that of caches alone. */
+    quantize: "int8" | "int4" | null,
     progress: ((tensors: number, of: number) => void) | null,
     cancel: NativeCancel | null,
   ): Promise<NativeModel>;

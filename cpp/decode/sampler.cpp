@@ -11,8 +11,10 @@ Sampler::Sampler(SamplerOptions options) : options_(std::move(options)), random_
 }
 
 uint32_t Sampler::pick(const float* logits, int64_t vocab) {
-  row_.assign(logits, logits + vocab);
+  const float* row = logits;
   if (options_.presence != 0 || options_.frequency != 0 || options_.repetition != 1) {
+    row_.assign(logits, logits + vocab);
+    row = row_.data();
     for (const auto& [id, count] : counts_) {
       if (static_cast<int64_t>(id) >= vocab) continue;
       float& value = row_[id];
@@ -22,12 +24,12 @@ uint32_t Sampler::pick(const float* logits, int64_t vocab) {
           value > 0 ? static_cast<float>(value / options_.repetition) : static_cast<float>(value * options_.repetition);
     }
   }
-  uint32_t chosen = static_cast<uint32_t>(std::max_element(row_.begin(), row_.end()) - row_.begin());
+  uint32_t chosen = static_cast<uint32_t>(std::max_element(row, row + vocab) - row);
   if (options_.temperature > 0) {
     std::vector<uint32_t> order(static_cast<size_t>(vocab));
     std::iota(order.begin(), order.end(), 0U);
     // Equal logits keep id order, so that a seed gives the same text everywhere.
-    const auto greater = [&](uint32_t a, uint32_t b) { return row_[a] != row_[b] ? row_[a] > row_[b] : a < b; };
+    const auto greater = [&](uint32_t a, uint32_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; };
     size_t keep = order.size();
     if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < keep) {
       keep = static_cast<size_t>(options_.top_k);
@@ -35,11 +37,11 @@ uint32_t Sampler::pick(const float* logits, int64_t vocab) {
     } else if (options_.top_p < 1 || options_.min_p > 0) {
       std::sort(order.begin(), order.end(), greater);
     }
-    const double top = row_[chosen];
+    const double top = row[chosen];
     std::vector<double> weights(keep);
     double total = 0;
     for (size_t i = 0; i < keep; ++i) {
-      total += weights[i] = std::exp((row_[order[i]] - top) / options_.temperature);
+      total += weights[i] = std::exp((row[order[i]] - top) / options_.temperature);
     }
     if (options_.top_p < 1) {
       double sum = 0;

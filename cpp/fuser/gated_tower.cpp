@@ -136,8 +136,8 @@ void run_all(std::vector<Run>& runs) {
   run_team(threads, [&](const Member& m) {
     if (runs.size() == 2 && threads > 1 && m.size == threads) {
       const bool left = m.index < threads / 2;
-      const Member part = left ? Member{m.index, threads / 2, &first}
-                               : Member{m.index - threads / 2, threads - threads / 2, &second};
+      const Member part =
+          left ? Member{m.index, threads / 2, &first} : Member{m.index - threads / 2, threads - threads / 2, &second};
       Run& run = runs[left ? 0 : 1];
       run.tower->run(part, run.rows);
       return;

@@ -13,7 +13,8 @@ struct Bf16 {
 // How a packed weight is stored. Quantised ones multiply bf16 rows.
 enum class Store : uint8_t { kFloat, kBf16, kInt8, kInt4 };
 
-// Weights [out, in] lie in blocks of kBlock outputs, so that one block is one stream for a single row and one tile for many.
+// Weights [out, in] lie in blocks of kBlock outputs, so that one block is one stream for a single row and one tile for
+// many.
 constexpr int64_t kBlock = 64;
 // Inputs that share a scale in quantised weights.
 constexpr int64_t kGroup = 32;
@@ -52,8 +53,8 @@ enum class After : uint8_t {
   kGateGeluTanh,
 };
 
-// out[r] = after(x[r] · wᵀ + bias). Rows are float for float weights, else bf16; `x2` are further inputs, behind x's, whose
-// weights follow in the block.
+// out[r] = after(x[r] · wᵀ + bias). Rows are float for float weights, else bf16; `x2` are further inputs, behind x's,
+// whose weights follow in the block.
 struct Product {
   Store store = Store::kFloat;
   const void* x = nullptr;
@@ -130,8 +131,8 @@ struct Kernels {
   const char* name;
   // Blocks [begin, end) of a product; `scratch`: product_scratch() bytes of the calling thread.
   void (*product)(const Product&, int64_t begin, int64_t end, std::byte* scratch);
-  // Packs `rows` (≤ 64) rows of [·, in] floats or bf16 as outputs [lane, lane + rows) of a block; the block was zeroed before.
-  // `begin`: the first input that these rows fill.
+  // Packs `rows` (≤ 64) rows of [·, in] floats or bf16 as outputs [lane, lane + rows) of a block; the block was zeroed
+  // before. `begin`: the first input that these rows fill.
   void (*pack)(Store, std::byte* block, int64_t block_in, const void* rows, bool bf16, int64_t stride, int64_t count,
                int64_t lane, int64_t in, int64_t begin);
   // out = x / rms(x) · weight over n values, and zeros up to `padded`; out in float or bf16.
@@ -143,12 +144,14 @@ struct Kernels {
   void (*narrow)(const float* x, int64_t n, Bf16* out);
   void (*attend)(const Attention&);
   void (*attend_tile)(const TileAttention&);
-  // Packs rows [begin, end) of one KV head for attend_tile; begin is a multiple of 64, end too unless it is the last row.
+  // Packs rows [begin, end) of one KV head for attend_tile; begin is a multiple of 64, end too unless it is the last
+  // row.
   void (*pack_keys)(bool bf16, const void* keys, int64_t stride, int64_t rows, int64_t dim, std::byte* block);
-  void (*pack_values)(bool bf16, const void* values, int64_t stride, int64_t rows, int64_t dim, int64_t seen, int64_t first,
-                      std::byte* packed);
+  void (*pack_values)(bool bf16, const void* values, int64_t stride, int64_t rows, int64_t dim, int64_t seen,
+                      int64_t first, std::byte* packed);
   // dst[r] = base[r] + weight[r / head_dim] · x[r] for one row of heads; weight null: 1. Float or bf16 base and dst.
-  void (*gated)(const float* x, const void* base, const float* weight, int64_t heads, int64_t dim, void* dst, bool bf16);
+  void (*gated)(const float* x, const void* base, const float* weight, int64_t heads, int64_t dim, void* dst,
+                bool bf16);
 };
 
 constexpr int64_t product_scratch(Store store, int64_t in) {

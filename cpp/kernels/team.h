@@ -29,9 +29,7 @@ struct Member {
     if (size > 1) barrier->wait();
   }
   // This member's share of `count` items, in order.
-  std::pair<int64_t, int64_t> share(int64_t count) const {
-    return {count * index / size, count * (index + 1) / size};
-  }
+  std::pair<int64_t, int64_t> share(int64_t count) const { return {count * index / size, count * (index + 1) / size}; }
 };
 
 // Runs `body` on at most `most` of libtorch's threads at once. `body` must not throw.

@@ -12,8 +12,8 @@ namespace c2c {
 
 class Workspace {
  public:
-  // Buffer `slot`, of at least `bytes` bytes. What was written stays as long as no larger one is asked for; new memory is
-  // zero. A slot that keeps its row width keeps its zero padding.
+  // Buffer `slot`, of at least `bytes` bytes. What was written stays as long as no larger one is asked for; new memory
+  // is zero. A slot that keeps its row width keeps its zero padding.
   template <class T = std::byte>
   T* get(size_t slot, int64_t bytes) {
     if (slot >= buffers_.size()) buffers_.resize(slot + 1);

@@ -23,6 +23,13 @@ Decoder::Decoder(DecoderSpec spec, std::unordered_map<std::string, at::Tensor> w
 
 Decoder::~Decoder() = default;
 
+const DecoderWeights& Decoder::weights() const {
+  if (!quantised_) return weights_;
+  throw Error(
+      "UNSUPPORTED", "quantised weights have no plain form, and cannot be trained",
+      {{"what", std::string("quantised weights")}, {"supported", std::vector<std::string>{"float32", "bfloat16"}}});
+}
+
 int64_t Decoder::bytes() const { return quantised_ ? fast_->bytes() : weights_.bytes; }
 
 CacheLayout Decoder::layout() const {
@@ -94,7 +101,8 @@ std::vector<at::Tensor> Decoder::plain_forward(std::vector<Request>& requests, c
 std::vector<at::Tensor> Decoder::run_plain(std::vector<Request>& requests, const Batch& batch,
                                            const CancelFlag& cancel) const {
   std::vector<Angles> turns;
-  for (size_t rope = 0; rope < spec_.ropes.size(); ++rope) turns.push_back(angles(spec_, rope, batch.positions, dtype_));
+  for (size_t rope = 0; rope < spec_.ropes.size(); ++rope)
+    turns.push_back(angles(spec_, rope, batch.positions, dtype_));
   at::Tensor x = embed(spec_, weights_, batch.tokens);
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     check(cancel);

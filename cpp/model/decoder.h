@@ -32,16 +32,17 @@ class FastDecoder;
 
 class Decoder {
  public:
-  // Takes its tensors out of `weights`. SHAPE_MISMATCH for a missing, extra or mis-shaped one. `dtype` is that of caches
-  // and, unless they are quantised, of weights. Quantised weights are packed at once and have no plain form: such a
-  // decoder cannot be trained.
+  // Takes its tensors out of `weights`. SHAPE_MISMATCH for a missing, extra or mis-shaped one. `dtype` is that of
+  // caches and, unless they are quantised, of weights. Quantised weights are packed at once and have no plain form:
+  // such a decoder cannot be trained.
   Decoder(DecoderSpec spec, std::unordered_map<std::string, at::Tensor> weights, at::ScalarType dtype,
           Quantize quantize = Quantize::kNone);
   ~Decoder();
 
   const DecoderSpec& spec() const { return spec_; }
   at::ScalarType dtype() const { return dtype_; }
-  const DecoderWeights& weights() const { return weights_; }
+  // UNSUPPORTED where they are quantised.
+  const DecoderWeights& weights() const;
   int64_t bytes() const;
   CacheLayout layout() const;
 

@@ -51,9 +51,10 @@ FastDecoder::FastDecoder(const DecoderSpec& spec, DecoderWeights weights, at::Sc
     : spec_(spec),
       dtype_(dtype),
       narrow_rows_(dtype == at::kBFloat16 || quantize != Quantize::kNone),
-      embedding_(weights.embedding.detach().contiguous()),
       final_norm_(norm_weight(spec, weights.final_norm)),
       versions_(versions(weights)) {
+  const auto held = weights.embedding.scalar_type();
+  embedding_ = weights.embedding.detach().to(held == at::kFloat || held == at::kBFloat16 ? held : dtype).contiguous();
   const Store store = store_of(dtype, quantize);
   const auto pack = [&](std::vector<const Linear*> parts, Packed* target, bool paired = false) {
     PackSource source{{}, {}, paired, store};
@@ -91,7 +92,9 @@ std::vector<at::Tensor> FastDecoder::forward(std::vector<Request>& requests, con
   int64_t at = 0;
   for (size_t n = 0; n < requests.size(); ++n) {
     const int64_t rows = batch.shares[n].rows;
-    const int64_t wanted = requests[n].logits == Logits::kNone ? 0 : requests[n].logits == Logits::kAll ? rows : std::min<int64_t>(rows, 1);
+    const int64_t wanted = requests[n].logits == Logits::kNone  ? 0
+                           : requests[n].logits == Logits::kAll ? rows
+                                                                : std::min<int64_t>(rows, 1);
     results.push_back(wanted > 0 ? logits.narrow(0, at, wanted) : at::Tensor());
     at += wanted;
   }

@@ -1,5 +1,5 @@
-// The decoder's fast path: packed weights and the kernels of cpp/kernels, for whatever is not differentiated. It does what
-// blocks.h does; test/cpp/fast_test.cpp compares the two.
+// The decoder's fast path: packed weights and the kernels of cpp/kernels, for whatever is not differentiated. It does
+// what blocks.h does; test/cpp/fast_test.cpp compares the two.
 #pragma once
 #include <memory>
 #include <vector>

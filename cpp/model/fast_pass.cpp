@@ -15,7 +15,21 @@ namespace {
 // Rows up to which each thread norms all of them.
 constexpr int64_t kFew = 4;
 
-enum Slot : size_t { kX, kInputs, kTurns, kMiddle, kPartial, kNormed, kQuery, kAttended, kNarrow, kActivated, kScratch, kKeys, kValues };
+enum Slot : size_t {
+  kX,
+  kInputs,
+  kTurns,
+  kMiddle,
+  kPartial,
+  kNormed,
+  kQuery,
+  kAttended,
+  kNarrow,
+  kActivated,
+  kScratch,
+  kKeys,
+  kValues
+};
 
 }  // namespace
 

@@ -42,6 +42,11 @@ DecoderSpec decoder_spec(const Napi::Object& o) {
 
 namespace {
 
+Quantize quantization(const Napi::Value& value) {
+  if (!value.IsString()) return Quantize::kNone;
+  return value.As<Napi::String>().Utf8Value() == "int8" ? Quantize::kInt8 : Quantize::kInt4;
+}
+
 // One request with the lease on its cache; checks ids and positions against the model.
 struct Held {
   Lease lease;
@@ -212,11 +217,13 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
     const at::ScalarType dtype = scalar_type(info[2].As<Napi::String>().Utf8Value());
     // Lives and dies on the JavaScript thread: the reply owns it by a plain pointer.
     auto* progress =
-        info[3].IsFunction() ? new Napi::FunctionReference(Napi::Persistent(info[3].As<Napi::Function>())) : nullptr;
-    return async(env, cancel_flag(info[4]), [spec, table, dtype, progress]() -> Reply {
-      auto tensors = map_tensors(*table, dtype);
+        info[4].IsFunction() ? new Napi::FunctionReference(Napi::Persistent(info[4].As<Napi::Function>())) : nullptr;
+    const Quantize quantize = quantization(info[3]);
+    return async(env, cancel_flag(info[5]), [spec, table, dtype, quantize, progress]() -> Reply {
+      // Quantised weights are made from what the files hold, one after the other.
+      auto tensors = map_tensors(*table, quantize == Quantize::kNone ? std::optional(dtype) : std::nullopt);
       const auto count = static_cast<double>(tensors.size());
-      auto model = std::make_shared<Decoder>(std::move(*spec), std::move(tensors), dtype);
+      auto model = std::make_shared<Decoder>(std::move(*spec), std::move(tensors), dtype, quantize);
       return [model, progress, count](Napi::Env e) -> Napi::Value {
         const std::unique_ptr<Napi::FunctionReference> owned(progress);
         if (owned) owned->Call({Napi::Number::New(e, count), Napi::Number::New(e, count)});

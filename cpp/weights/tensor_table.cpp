@@ -100,7 +100,7 @@ at::ScalarType scalar_type(const std::string& name, const std::string& file) {
 
 }  // namespace
 
-std::unordered_map<std::string, at::Tensor> map_tensors(const TensorTable& table, at::ScalarType dtype) {
+std::unordered_map<std::string, at::Tensor> map_tensors(const TensorTable& table, std::optional<at::ScalarType> dtype) {
   std::vector<std::shared_ptr<Mapping>> maps;
   for (const auto& file : table.files) maps.push_back(std::make_shared<Mapping>(file));
   std::unordered_map<std::string, at::Tensor> tensors;
@@ -138,7 +138,8 @@ std::unordered_map<std::string, at::Tensor> map_tensors(const TensorTable& table
       tensor = at::from_blob(
           copy.get(), entry.shape, [copy](void*) {}, at::TensorOptions().dtype(type));
     }
-    if (!tensors.emplace(entry.name, tensor.to(dtype)).second) invalid(file, "tensor " + entry.name + " appears twice");
+    if (!tensors.emplace(entry.name, dtype ? tensor.to(*dtype) : tensor).second)
+      invalid(file, "tensor " + entry.name + " appears twice");
   }
   return tensors;
 }

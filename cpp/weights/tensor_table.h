@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -20,10 +21,11 @@ struct TensorTable {
   std::vector<TensorEntry> tensors;
 };
 
-// Maps the files read-only and returns the tensors by name, as `dtype`. Tensors of that dtype stay mapped (and keep the
+// Maps the files read-only and returns the tensors by name, as `dtype` (absent: as they
+// are in the files). Tensors of that dtype stay mapped (and keep the
 // map alive) where their address is aligned; others are converted or copied. FILE_INVALID where an entry does not fit
 // its file, IO_FAILED where a file cannot be opened.
-std::unordered_map<std::string, at::Tensor> map_tensors(const TensorTable& table, at::ScalarType dtype);
+std::unordered_map<std::string, at::Tensor> map_tensors(const TensorTable& table, std::optional<at::ScalarType> dtype);
 
 // Lets the memory of a mapped tensor go; it is read from the file again when touched. Other tensors stay as they are.
 void drop_pages(const at::Tensor& tensor);

@@ -4,7 +4,7 @@ import { Life, unwatch, watch } from "../handles.js";
 import { modelState, promptOptions } from "../model/state.js";
 import { checkTokens } from "../model/tokens.js";
 import { native, run, sync } from "../native.js";
-import { choice, loadDType } from "../options.js";
+import { choice, loadDType, loadQuantize } from "../options.js";
 import type { Alignment, AlignStrategy, Fuser, LoadOptions, Pair, Prompt, Source } from "../types.js";
 import { resolveSource } from "../weights/source.js";
 import { alignPrompt } from "./align.js";
@@ -102,6 +102,7 @@ export async function loadFuser(source: Source, pair: Pair, options: LoadOptions
   modelState(pair.receiver, "pair.receiver").life.check();
   modelState(pair.sharer, "pair.sharer").life.check();
   const dtype = loadDType(options, pair.receiver.dtype);
+  loadQuantize(options, []);
   signal?.throwIfAborted();
   const notify = onProgress && ((event: Parameters<typeof onProgress>[0]) => onProgress(event));
   const path = await resolveSource(source, "fuser", {

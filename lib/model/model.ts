@@ -6,7 +6,7 @@ import { decoding } from "../generation/options.js";
 import { SoloSource } from "../generation/solo.js";
 import { Life, unwatch, watch } from "../handles.js";
 import { native, run, sync } from "../native.js";
-import { integer, invalid, loadDType } from "../options.js";
+import { integer, invalid, loadDType, loadQuantize } from "../options.js";
 import { Tokenizer } from "../tokens/tokenizer.js";
 import type {
   Device,
@@ -211,12 +211,13 @@ export function toMessages(prompt: string | readonly Message[]): readonly Messag
 
 /**
  * Loads a decoder and its tokenizer from a folder or the hub. Weights are computed in what the files hold, float16 in bfloat16,
- * unless `dtype` says otherwise. Fails with IO_FAILED, FILE_INVALID, SHAPE_MISMATCH, UNSUPPORTED, DOWNLOAD_FAILED, OUT_OF_MEMORY
+ * unless `dtype` says otherwise; with `quantize` weights take 8 or 4 bits, and `dtype` is what caches are kept in. Fails with IO_FAILED, FILE_INVALID, SHAPE_MISMATCH, UNSUPPORTED, DOWNLOAD_FAILED, OUT_OF_MEMORY
  * or NATIVE_MISSING; an abort rejects with `signal.reason`.
  */
 export async function loadModel(source: Source, options: LoadOptions = {}): Promise<Model> {
   const { signal, onProgress } = options;
   loadDType(options, "float32");
+  const quantize = loadQuantize(options);
   signal?.throwIfAborted();
   const notify = onProgress && ((event: Parameters<typeof onProgress>[0]) => onProgress(event));
   const folder = await resolveSource(source, "model", {
@@ -232,7 +233,9 @@ export async function loadModel(source: Source, options: LoadOptions = {}): Prom
     throw new C2CError("SHAPE_MISMATCH", details, "the tokenizer has more tokens than the model's vocabulary");
   }
   const progress = notify && ((tensors: number, of: number) => notify({ phase: "weights", tensors, of }));
-  const loaded = await run(signal, (cancel) => native().loadModel(config.spec, table, dtype, progress ?? null, cancel));
+  const loaded = await run(signal, (cancel) =>
+    native().loadModel(config.spec, table, dtype, quantize, progress ?? null, cancel),
+  );
   const life = new Life("model", () => loaded.dispose());
   const state: ModelState = { native: loaded, life, tokenizer, eos: config.eos };
   const id = source.kind === "hub" ? source.repo : resolve(source.path);

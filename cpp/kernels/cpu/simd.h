@@ -1,6 +1,6 @@
 // Vectors of one instruction set, as the compiler's own vector types. Included with C2C_ISA set to the namespace: each
-// instruction set has its own copy of everything, and nothing here or in the .inl files may call an inline function of the
-// standard library (the linker would keep one copy, perhaps the one that this machine cannot run).
+// instruction set has its own copy of everything, and nothing here or in the .inl files may call an inline function of
+// the standard library (the linker would keep one copy, perhaps the one that this machine cannot run).
 #include <cstdint>
 
 #if defined(__AVX__)
@@ -52,9 +52,7 @@ C2C_INLINE void put(float* p, float x) { *p = x; }
 C2C_INLINE void put(Bf16* p, float x) { *p = to_bf16(x); }
 
 C2C_INLINE Vec load(const float* p) { return read<Vec>(p); }
-C2C_INLINE Vec load(const Bf16* p) {
-  return (Vec)(__builtin_convertvector(read<Halves>(p), Bits) << 16);
-}
+C2C_INLINE Vec load(const Bf16* p) { return (Vec)(__builtin_convertvector(read<Halves>(p), Bits) << 16); }
 C2C_INLINE Vec load(const int8_t* p) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(read<__m128i>(p)));
@@ -137,8 +135,7 @@ C2C_INLINE Vec gelu_tanh(Vec x) { return 0.5F * x * (1.0F + tanh(0.7978845608F *
 C2C_INLINE Vec gelu(Vec x) {
   const Vec z = (x < 0.0F ? -x : x) * 0.70710678118F;
   const Vec t = 1.0F / (1.0F + 0.3275911F * z);
-  const Vec p =
-      t * (0.254829592F + t * (-0.284496736F + t * (1.421413741F + t * (-1.453152027F + t * 1.061405429F))));
+  const Vec p = t * (0.254829592F + t * (-0.284496736F + t * (1.421413741F + t * (-1.453152027F + t * 1.061405429F))));
   const Vec e = 1.0F - p * exp(-z * z);
   return 0.5F * x * (1.0F + (x < 0.0F ? -e : e));
 }
