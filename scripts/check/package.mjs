@@ -20,7 +20,7 @@ const PAIR_ANSWERS = /first token after/;
 const EXPECTED =
   /^(package\.json|README\.md|LICENSE|CHANGELOG\.md|CMakeLists\.txt|(dist|models|prebuilds|cpp|typings|scripts)\/.*)$/;
 const UNWANTED = /\.(js\.map|ts\.map|tsbuildinfo|test\.\w+)$|(^|\/)(test|build|bench|docs|node_modules)\//;
-const MOST_MB = 12;
+const MOST_MB = 15;
 
 function write(name, text) {
   mkdirSync(dirname(join(project, name)), { recursive: true });
