@@ -1,7 +1,9 @@
 #include "kernels/team.h"
 
 #include <ATen/Parallel.h>
+#ifdef _OPENMP
 #include <omp.h>
+#endif
 #include <sched.h>
 
 #include <algorithm>
@@ -39,6 +41,10 @@ void Barrier::wait() {
   }
 }
 
+#ifndef _OPENMP
+// A compiler without OpenMP has no threads to form a team of.
+void run_team(int64_t, c10::function_ref<void(const Member&)> body) { body({0, 1, nullptr}); }
+#else
 void run_team(int64_t most, c10::function_ref<void(const Member&)> body) {
   const int threads = static_cast<int>(std::min<int64_t>(most, at::get_num_threads()));
   if (threads <= 1 || omp_in_parallel()) {
@@ -56,5 +62,6 @@ void run_team(int64_t most, c10::function_ref<void(const Member&)> body) {
   }
   delete barrier.load();
 }
+#endif
 
 }  // namespace c2c
