@@ -92,9 +92,9 @@ others = [p for p in model.parameters() if p.dim() < 2]
 optimizer = torch.optim.AdamW(
     [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0}], lr=1e-3, betas=(0.9, 0.98)
 )
-times, losses = [], []
+times, cpu, losses = [], [], []
 for step in range(steps):
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     ids, rows, targets = batch(step)
     loss = F.cross_entropy(model(ids, rows), targets)
     loss.backward()
@@ -103,5 +103,8 @@ for step in range(steps):
     optimizer.zero_grad()
     losses.append(loss.item())
     times.append((time.perf_counter() - began) * 1000)
+    cpu.append((time.process_time() - used) * 1000)
 times.sort()
-print(json.dumps({"best": times[0], "median": times[len(times) // 2], "first": losses[0], "last": losses[-1]}))
+cpu.sort()
+half = len(times) // 2
+print(json.dumps({"best": times[0], "median": times[half], "bestCpu": cpu[0], "medianCpu": cpu[half], "loss": losses[-1]}))

@@ -50,6 +50,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   state->model = publish<ModelHandle>(env, exports, "NativeModel");
   state->fuser = publish<FuserHandle>(env, exports, "NativeFuser");
   state->model_trainer = publish<ModelTrainerHandle>(env, exports, "NativeModelTrainer");
+  state->fuser_trainer = publish<FuserTrainerHandle>(env, exports, "NativeFuserTrainer");
+  exports.Set("createFuserTrainer", Napi::Function::New(env, create_fuser_trainer, "createFuserTrainer"));
   exports.Set("createModelTrainer", Napi::Function::New(env, create_model_trainer, "createModelTrainer"));
   exports.Set("loadModel", Napi::Function::New(env, load_model, "loadModel"));
   exports.Set("loadFuser", Napi::Function::New(env, load_fuser, "loadFuser"));

@@ -7,6 +7,7 @@ export { readTask } from "./evaluate/read-task.js";
 export { type FuseOrder, fuse } from "./fuser/fuse.js";
 export { loadFuser } from "./fuser/fuser.js";
 export { loadModel } from "./model/model.js";
+export { type TrainFuserOptions, trainFuser } from "./train/fuser.js";
 export { type Document, type ModelInit, type ModelRecipe, type ModelTrainEvent, trainModel } from "./train/model.js";
 export type * from "./types.js";
 

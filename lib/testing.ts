@@ -12,6 +12,7 @@ import type { AlignStrategy, Model, Tokens } from "./types.js";
 export type { HeadShape, TensorEntry, TensorTable } from "../typings/native.js";
 export { extractAnswer } from "./evaluate/choices.js";
 export { kvSections as segments } from "./testing-support/sections.js";
+export { type TrainingSession, type TrainingSource, trainingSession } from "./testing-support/training.js";
 
 /** One projector by itself: its class and options under the reference's names, and where its weights lie. */
 export interface ProjectorSource {

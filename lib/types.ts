@@ -3,6 +3,7 @@ import type { GenerateOptions, Generation } from "./types/generation.js";
 
 export type * from "./types/evaluation.js";
 export type * from "./types/generation.js";
+export type * from "./types/training.js";
 
 declare const brand: unique symbol;
 /** An id of one model's vocabulary. */

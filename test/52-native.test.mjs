@@ -24,6 +24,7 @@ for (const name of [
   "NativeModel",
   "NativeFuser",
   "NativeModelTrainer",
+  "NativeFuserTrainer",
 ]) {
   test(name, () => {
     const own = Object.getOwnPropertyNames(native()[name].prototype).filter((m) => m !== "constructor");

@@ -238,6 +238,7 @@ export interface DocumentBatch {
 export class NativeModelTrainer {
   parameters(): NativeParameter[];
   read(part: TrainerPart, name: string): Promise<Float32Array>;
+  write(name: string, values: Float32Array): Promise<void>;
   /** Fills all weights from the tensors of their names. */
   load(table: TensorTable): Promise<void>;
   /** Fills weights and moments from "value/NAME", "first/NAME", "second/NAME"; `steps`: optimiser steps so far. */
@@ -249,6 +250,64 @@ export class NativeModelTrainer {
   dispose(): void;
 }
 
+export interface FuserTrainerSpec extends OptimizerSpec {
+  /** Of the projectors; weights and moments are float32. */
+  readonly dtype: "float32" | "bfloat16";
+  /** Soft gates with noise; without it gates are hard and stay as they are. */
+  readonly gumbel: boolean;
+  /** Keep only each layer's input for the backward pass. */
+  readonly recompute: boolean;
+  readonly seed: bigint;
+  readonly projectors: readonly ProjectorSpec[];
+}
+/** One model's rows, sample by sample, without padding. */
+export interface NativeReading {
+  readonly tokens: Uint32Array;
+  readonly positions: Uint32Array;
+  /** Rows of each sample. */
+  readonly lengths: Uint32Array;
+}
+export interface FuserBatch {
+  readonly receiver: NativeReading;
+  readonly sharer: NativeReading;
+  /** Sections of each sample, and the row behind each section (counted from its sample's first row), sample after sample. */
+  readonly sectionCounts: Uint32Array;
+  readonly sectionEnds: Uint32Array;
+  /** Four numbers a run, each inside one section: sample, receiver start, receiver end, sharer start. */
+  readonly fused: Uint32Array;
+  /** Receiver rows of the batch that are scored, and the token that follows each. */
+  readonly targetRows: Uint32Array;
+  readonly targetIds: Uint32Array;
+}
+export interface TrainingDraw {
+  /** Every random number of the call is made from these two. */
+  readonly seed: bigint;
+  readonly counter: number;
+  readonly temperature: number;
+  /** Of the loss in the gradients. */
+  readonly scale: number;
+  /** Uniform draws [rows, receiver kvHeads]: key, value of each projector, wave after wave; null: drawn from the seed. */
+  readonly noise: readonly Float32Array[] | null;
+}
+/** Trains projectors between two frozen models; parameters are called prefix + state_dict key. */
+export class NativeFuserTrainer {
+  parameters(): NativeParameter[];
+  read(part: TrainerPart, name: string): Promise<Float32Array>;
+  write(name: string, values: Float32Array): Promise<void>;
+  load(table: TensorTable): Promise<void>;
+  restore(table: TensorTable, steps: number): Promise<void>;
+  /** Adds the gradients of the batch's mean loss, times `scale`; returns the loss. */
+  accumulate(batch: FuserBatch, draw: TrainingDraw, cancel: NativeCancel | null): Promise<number>;
+  /** The batch's mean loss in inference: hard gates, no dropout. */
+  evaluate(batch: FuserBatch, cancel: NativeCancel | null): Promise<number>;
+  update(learningRate: number): Promise<number>;
+  /** As NativeFuser.gates. */
+  gates(): { key: number | null; value: number | null }[];
+  /** A copy for inference. */
+  fuser(dtype: "float32" | "bfloat16"): Promise<NativeFuser>;
+  dispose(): void;
+}
+
 export interface Native {
   readonly NativeCancel: typeof NativeCancel;
   readonly NativeSampler: typeof NativeSampler;
@@ -256,6 +315,7 @@ export interface Native {
   readonly NativeModel: typeof NativeModel;
   readonly NativeFuser: typeof NativeFuser;
   readonly NativeModelTrainer: typeof NativeModelTrainer;
+  readonly NativeFuserTrainer: typeof NativeFuserTrainer;
   loadModel(
     spec: DecoderSpec,
     table: TensorTable,
@@ -265,6 +325,7 @@ export interface Native {
     progress: ((tensors: number, of: number) => void) | null,
     cancel: NativeCancel | null,
   ): Promise<NativeModel>;
+  createFuserTrainer(receiver: NativeModel, sharer: NativeModel, options: FuserTrainerSpec): Promise<NativeFuserTrainer>;
   createModelTrainer(spec: DecoderSpec, options: ModelTrainerSpec): Promise<NativeModelTrainer>;
   loadFuser(spec: FuserSpec, table: TensorTable, cancel: NativeCancel | null): Promise<NativeFuser>;
   fuse(

@@ -106,23 +106,23 @@ class AllInOne final : public Projector {
                               .norm = options.flag("use_layer_norm", true),
                               .residual = options.flag("use_residual", true),
                               .swiglu = options.flag("use_swiglu", false),
-                              .dropout = options.number("dropout", 0.1) > 0};
-    key_projection_ = Mlp(weights, "key_projection", projection);
-    value_projection_ = Mlp(weights, "value_projection", projection);
+                              .dropout = options.number("dropout", 0.1)};
+    key_projection_ = Mlp(weights, "key_projection", projection, init.random);
+    value_projection_ = Mlp(weights, "value_projection", projection, init.random);
     if (options.flag("use_concat", false)) {
       key_combiner_ = Linear(weights, "key_combiner", 2 * width, width);
       value_combiner_ = Linear(weights, "value_combiner", 2 * width, width);
     }
     const int64_t length = options.count("max_sequence_length", 8192);
     if (gate_.from_input) {
-      gate_generator_ = Mlp(weights, "gate_generator", generator(gate_, hidden, gate_.outputs(receiver_)));
+      gate_generator_ = Mlp(weights, "gate_generator", generator(gate_, hidden, gate_.outputs(receiver_)), init.random);
     } else {
       gate_logit_ = weights.take("gate_logit", gate_.parameter(receiver_, length));
       if (gate_.granularity == "scalar") logit_ = gate_logit_.item<double>();
     }
     if (weight_.from_input) {
       const int64_t inner = options.count("weight_hidden_dim", 1024), out = weight_.outputs(receiver_);
-      weight_hidden_ = Mlp(weights, "weight_hidden", generator(weight_, inner, inner));
+      weight_hidden_ = Mlp(weights, "weight_hidden", generator(weight_, inner, inner), init.random);
       key_weight_head_ = Linear(weights, "key_weight_head", inner, out);
       value_weight_head_ = Linear(weights, "value_weight_head", inner, out);
     } else {

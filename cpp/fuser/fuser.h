@@ -1,5 +1,6 @@
 // Fusers: per receiver layer a projector that turns a sharer's and the receiver's KV rows into new receiver rows.
 #pragma once
+#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -65,8 +67,8 @@ class Projector {
   int64_t bytes() const { return bytes_; }
 
  private:
-  friend std::unique_ptr<Projector> make_projector(const std::string&, const Options&, HeadShape, HeadShape, Tensors,
-                                                   at::ScalarType);
+  friend std::unique_ptr<Projector> make_training_projector(const std::string&, const Options&, HeadShape, HeadShape,
+                                                            Tensors, at::ScalarType, std::shared_ptr<at::Generator>);
   int64_t bytes_ = 0;
 };
 
@@ -74,6 +76,14 @@ class Projector {
 // (expected []) or mis-shaped tensor, UNSUPPORTED for an unknown kind or combination of options.
 std::unique_ptr<Projector> make_projector(const std::string& kind, const Options& options, HeadShape receiver,
                                           HeadShape sharer, Tensors weights, at::ScalarType dtype);
+// The same for training: differentiable in `weights`, with the kind's dropout drawn from `random` (null: none).
+std::unique_ptr<Projector> make_training_projector(const std::string& kind, const Options& options, HeadShape receiver,
+                                                   HeadShape sharer, Tensors weights, at::ScalarType dtype,
+                                                   std::shared_ptr<at::Generator> random);
+// Names and shapes of a projector's weights, in the order of its constructor.
+std::vector<std::pair<std::string, std::vector<int64_t>>> projector_shapes(const std::string& kind,
+                                                                           const Options& options, HeadShape receiver,
+                                                                           HeadShape sharer);
 
 struct FuserLayer {
   int64_t receiver_layer = 0, sharer_layer = 0;

@@ -17,12 +17,16 @@ namespace {
 // Pre-norm feed-forward with a residual path and no biases.
 struct Block {
   at::Tensor norm, up, down;
-  Block(WeightReader& weights, const std::string& name, int64_t width, int64_t inner)
-      : norm(weights.take(name + ".norm.weight", {width})),
-        up(weights.take(name + ".w1.weight", {inner, width})),
-        down(weights.take(name + ".w2.weight", {width, inner})) {}
+  double dropout;
+  std::shared_ptr<at::Generator> random;
+  Block(const ProjectorInit& init, const std::string& name, int64_t width, int64_t inner)
+      : norm(init.weights.take(name + ".norm.weight", {width})),
+        up(init.weights.take(name + ".w1.weight", {inner, width})),
+        down(init.weights.take(name + ".w2.weight", {width, inner})),
+        dropout(init.options.number("dropout", 0.1)),
+        random(init.random) {}
   at::Tensor operator()(const at::Tensor& x) const {
-    return x + at::linear(at::gelu(at::linear(rms_norm(x, norm), up)), down);
+    return x + drop(at::linear(at::gelu(at::linear(rms_norm(x, norm), up)), down), dropout, random);
   }
 };
 
@@ -45,13 +49,13 @@ class Tower {
     in_sharer_ = in_.narrow(1, 0, from_sharer);
     if (parts.receiver) in_receiver_ = in_.narrow(1, from_sharer, from_receiver);
     in_bias_ = weights.take(part + "_in.bias", {width.hidden});
-    shared_.emplace_back(weights, part + "_mlp1.blocks.0", width.hidden, width.inner);
+    shared_.emplace_back(init, part + "_mlp1.blocks.0", width.hidden, width.inner);
     if (parts.weight) {
-      scalar_.emplace_back(weights, part + "_scalar_mlp2.blocks.0", width.hidden, width.hidden);
+      scalar_.emplace_back(init, part + "_scalar_mlp2.blocks.0", width.hidden, width.hidden);
       scalar_head_ = Linear(weights, part + "_scalar_head", width.hidden, shape_.kv_heads);
     }
     for (int64_t i = 0; i < width.layers - 2; ++i)
-      blocks_.emplace_back(weights, part + "_proj_mlp2.blocks." + std::to_string(i), width.hidden, width.inner);
+      blocks_.emplace_back(init, part + "_proj_mlp2.blocks." + std::to_string(i), width.hidden, width.inner);
     out_ = Linear(weights, part + "_proj_out", width.hidden, shape_.width());
     if (parts.gate) {
       gate_ = weights.take(part + "_gate_logit", {});

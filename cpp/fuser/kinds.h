@@ -13,6 +13,7 @@ struct ProjectorInit {
   HeadShape receiver, sharer;
   WeightReader& weights;
   at::ScalarType dtype;
+  std::shared_ptr<at::Generator> random;  // of dropout, in training; null: none
 };
 
 // Gated towers, each for key and value: concat(sharer, receiver) -> projection, scaled by a weight and a gate.

@@ -7,8 +7,11 @@
 
 namespace c2c {
 
-Mlp::Mlp(WeightReader& weights, const std::string& name, const MlpShape& shape)
-    : activation_(shape.activation), residual_(shape.residual && shape.in == shape.out) {
+Mlp::Mlp(WeightReader& weights, const std::string& name, const MlpShape& shape, std::shared_ptr<at::Generator> random)
+    : activation_(shape.activation),
+      residual_(shape.residual && shape.in == shape.out),
+      dropout_(shape.dropout),
+      random_(std::move(random)) {
   int64_t number = 0;
   auto next = [&] { return name + ".layers." + std::to_string(number++); };
   for (int64_t i = 0; i < shape.layers; ++i) {
@@ -29,7 +32,7 @@ Mlp::Mlp(WeightReader& weights, const std::string& name, const MlpShape& shape)
         layer.norm_bias = weights.take(norm + ".bias", {out});
       }
       if (!shape.swiglu) ++number;
-      if (shape.dropout) ++number;
+      if (shape.dropout > 0) ++number;
     }
     layers_.push_back(std::move(layer));
   }
@@ -49,7 +52,9 @@ at::Tensor Mlp::operator()(const at::Tensor& x) const {
     h = swiglu ? at::silu(layer.gate(h)) * layer.map(h) : layer.map(h);
     if (layer.norm_weight.defined())
       h = at::layer_norm(h, layer.norm_weight.sizes(), layer.norm_weight, layer.norm_bias, 1e-5);
-    if (!swiglu && i + 1 < layers_.size()) h = activate(h);
+    if (i + 1 == layers_.size()) continue;
+    if (!swiglu) h = activate(h);
+    h = drop(h, dropout_, random_);
   }
   return residual_ ? h + x : h;
 }

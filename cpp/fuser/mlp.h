@@ -13,14 +13,15 @@ struct MlpShape {
   bool norm = true;                 // layer norm after every layer but the last
   bool residual = false;            // adds the input where it is as wide as the output
   bool swiglu = false;              // silu(gate) * up instead of linear and activation
-  bool dropout = true;              // whether dropout takes a place in the numbering of layers
+  double dropout = 0.1;             // in training; above 0 it takes a place in the numbering of layers
 };
 
 // Layers `<name>.layers.<i>`; norms, activations and dropouts count in the numbering.
 class Mlp {
  public:
   Mlp() = default;
-  Mlp(WeightReader& weights, const std::string& name, const MlpShape& shape);
+  // `random`: the stream of dropout, in training; null: none.
+  Mlp(WeightReader& weights, const std::string& name, const MlpShape& shape, std::shared_ptr<at::Generator> random);
   at::Tensor operator()(const at::Tensor& x) const;
 
  private:
@@ -32,6 +33,8 @@ class Mlp {
 
   std::string activation_;
   bool residual_ = false;
+  double dropout_ = 0;
+  std::shared_ptr<at::Generator> random_;
   std::vector<Layer> layers_;
 };
 

@@ -1,5 +1,6 @@
 #include "fuser/parts.h"
 
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/mean.h>
@@ -53,6 +54,7 @@ std::string OptionReader::choice(const std::string& name, const std::string& fal
 }
 
 at::Tensor WeightReader::take(const std::string& name, const std::vector<int64_t>& shape) {
+  if (make_) return make_(name, shape).to(dtype_);
   auto found = weights_.find(name);
   if (found == weights_.end()) shape_mismatch(name, shape, {});
   at::Tensor tensor = found->second;
@@ -75,6 +77,11 @@ Linear::Linear(WeightReader& reader, const std::string& name, int64_t in, int64_
     : weight(reader.take(name + ".weight", {out, in})), bias(reader.take(name + ".bias", {out})) {}
 
 at::Tensor Linear::operator()(const at::Tensor& x) const { return at::linear(x, weight, bias); }
+
+at::Tensor drop(const at::Tensor& x, double p, const std::shared_ptr<at::Generator>& random) {
+  if (!random || p == 0) return x;
+  return x * at::empty_like(x).bernoulli_(1 - p, *random).div_(1 - p);
+}
 
 at::ScalarType wide(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
 

@@ -4,8 +4,11 @@
 #define AT_PER_OPERATOR_HEADERS
 #endif
 #include <ATen/TensorOperators.h>
+#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -35,6 +38,9 @@ class OptionReader {
 class WeightReader {
  public:
   WeightReader(Tensors weights, at::ScalarType dtype) : weights_(std::move(weights)), dtype_(dtype) {}
+  // Makes every tensor that is asked for, instead of taking it from somewhere.
+  using Make = std::function<at::Tensor(const std::string& name, const std::vector<int64_t>& shape)>;
+  WeightReader(Make make, at::ScalarType dtype) : make_(std::move(make)), dtype_(dtype) {}
   at::Tensor take(const std::string& name, const std::vector<int64_t>& shape);
   // Drops a tensor that may be there but has no meaning here.
   void ignore(const std::string& name) { weights_.erase(name); }
@@ -43,9 +49,14 @@ class WeightReader {
 
  private:
   Tensors weights_;
+  Make make_;
   at::ScalarType dtype_;
   int64_t bytes_ = 0;
 };
+
+// Sets a share `p` of x's values to zero and scales the others up, where there is a random stream (in training); the
+// mask comes from that stream.
+at::Tensor drop(const at::Tensor& x, double p, const std::shared_ptr<at::Generator>& random);
 
 struct Linear {
   at::Tensor weight, bias;  // [out, in], [out]

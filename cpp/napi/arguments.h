@@ -37,6 +37,7 @@ inline CancelFlag cancel_flag(const Napi::Value& value) {
   return value.IsObject() ? unwrap<CancelHandle>(value) : std::make_shared<std::atomic<bool>>(false);
 }
 
+Options projector_options(const Napi::Object& options);
 DecoderSpec decoder_spec(const Napi::Object& spec);
 at::ScalarType scalar_type(const std::string& name);
 const char* scalar_name(at::ScalarType type);

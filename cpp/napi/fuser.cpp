@@ -2,6 +2,18 @@
 
 namespace c2c {
 
+Options projector_options(const Napi::Object& o) {
+  Options options;
+  each(o.GetPropertyNames(), [&](const Napi::Value& key) {
+    const std::string name = key.As<Napi::String>().Utf8Value();
+    const Napi::Value value = o.Get(name);
+    if (value.IsNumber()) options[name] = value.As<Napi::Number>().DoubleValue();
+    if (value.IsBoolean()) options[name] = value.As<Napi::Boolean>().Value();
+    if (value.IsString()) options[name] = value.As<Napi::String>().Utf8Value();
+  });
+  return options;
+}
+
 namespace {
 
 HeadShape head_shape(const Napi::Object& o) { return {integer(o, "kvHeads"), integer(o, "headDim")}; }
@@ -13,16 +25,8 @@ struct ProjectorSpec {
 };
 
 ProjectorSpec projector_spec(const Napi::Object& o) {
-  ProjectorSpec spec{text(o, "kind"), text(o, "prefix"), integer(o, "receiverLayer"), integer(o, "sharerLayer"), {}};
-  const auto options = o.Get("options").As<Napi::Object>();
-  each(options.GetPropertyNames(), [&](const Napi::Value& key) {
-    const std::string name = key.As<Napi::String>().Utf8Value();
-    const Napi::Value value = options.Get(name);
-    if (value.IsNumber()) spec.options[name] = value.As<Napi::Number>().DoubleValue();
-    if (value.IsBoolean()) spec.options[name] = value.As<Napi::Boolean>().Value();
-    if (value.IsString()) spec.options[name] = value.As<Napi::String>().Utf8Value();
-  });
-  return spec;
+  return {text(o, "kind"), text(o, "prefix"), integer(o, "receiverLayer"), integer(o, "sharerLayer"),
+          projector_options(o.Get("options").As<Napi::Object>())};
 }
 
 Napi::Value gate(Napi::Env env, const std::optional<double>& logit) {

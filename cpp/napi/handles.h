@@ -146,7 +146,7 @@ Napi::Value fuse_caches(const Napi::CallbackInfo& info);
 // The addon's state of one environment.
 struct State {
   std::shared_ptr<Bridge> bridge;
-  Napi::FunctionReference cancel, sampler, cache, model, fuser, model_trainer;
+  Napi::FunctionReference cancel, sampler, cache, model, fuser, model_trainer, fuser_trainer;
 };
 
 }  // namespace c2c

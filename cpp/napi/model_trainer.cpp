@@ -11,9 +11,9 @@ Napi::Function ModelTrainerHandle::define(Napi::Env env) {
   using Self = ModelTrainerHandle;
   return DefineClass(env, "NativeModelTrainer",
                      {InstanceMethod("parameters", &Self::parameters), InstanceMethod("read", &Self::read),
-                      InstanceMethod("load", &Self::load), InstanceMethod("restore", &Self::restore),
-                      InstanceMethod("accumulate", &Self::accumulate), InstanceMethod("update", &Self::update),
-                      InstanceMethod("dispose", &Self::dispose)});
+                      InstanceMethod("write", &Self::write), InstanceMethod("load", &Self::load),
+                      InstanceMethod("restore", &Self::restore), InstanceMethod("accumulate", &Self::accumulate),
+                      InstanceMethod("update", &Self::update), InstanceMethod("dispose", &Self::dispose)});
 }
 
 Napi::Value ModelTrainerHandle::accumulate(const Napi::CallbackInfo& info) {

@@ -1,5 +1,7 @@
 // What the trainers' handles share: their state, one step of the optimiser.
 #pragma once
+#include <ATen/core/grad_mode.h>
+
 #include "napi/arguments.h"
 #include "train/state.h"
 
@@ -14,8 +16,8 @@ inline std::vector<int64_t> rows(const Napi::Value& value) {
   return {array.Data(), array.Data() + array.ElementLength()};
 }
 
-// parameters(), read(), load(), restore() and update() of a handle whose native object has parameters(), optimizer()
-// and update().
+// parameters(), read(), write(), load(), restore() and update() of a handle whose native object has parameters(),
+// optimizer() and update().
 template <class Self, class T>
 class TrainerHandle : public Handle<Self, T> {
  public:
@@ -47,6 +49,20 @@ class TrainerHandle : public Handle<Self, T> {
       return async(info.Env(), nullptr, [trainer, part, name]() -> Reply {
         const at::Tensor tensor = state_tensor(trainer->parameters(), trainer->optimizer(), part, name).clone();
         return [tensor](Napi::Env e) -> Napi::Value { return float_array(e, tensor); };
+      });
+    });
+  }
+
+  Napi::Value write(const Napi::CallbackInfo& info) {
+    return sync(info.Env(), [&] {
+      const auto trainer = this->get();
+      const std::string name = info[0].As<Napi::String>().Utf8Value();
+      const at::Tensor part = trainer->parameters().part(trainer->parameters().values(), name);
+      const at::Tensor values = float_tensor(info[1], part.sizes().vec());
+      return async(info.Env(), nullptr, [trainer, part, values]() -> Reply {
+        const at::NoGradGuard no_grad;
+        part.copy_(values);
+        return [](Napi::Env e) -> Napi::Value { return e.Undefined(); };
       });
     });
   }

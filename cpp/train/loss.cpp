@@ -11,17 +11,12 @@
 
 namespace c2c {
 
-namespace {
-// Logits that may be in memory at once, with their gradients.
-constexpr int64_t kLogits = int64_t{1} << 24;
-}  // namespace
-
 at::Tensor next_token_loss(const DecoderSpec& spec, const DecoderWeights& weights, const at::Tensor& hidden,
-                           const at::Tensor& targets) {
+                           const at::Tensor& targets, int64_t most) {
   const auto loss = [&spec, &weights](const at::Tensor& rows, const at::Tensor& ids) {
     return at::cross_entropy_loss(head(spec, weights, rows), ids, {}, at::Reduction::Sum);
   };
-  const int64_t rows = hidden.size(0), slice = std::max<int64_t>(1, kLogits / spec.vocab);
+  const int64_t rows = hidden.size(0), slice = std::max<int64_t>(1, most / spec.vocab);
   if (rows <= slice) return loss(hidden, targets);
   at::Tensor total;
   for (int64_t begin = 0; begin < rows; begin += slice) {

@@ -111,7 +111,7 @@ double ModelTrainer::accumulate(const DocumentBatch& batch, const CancelFlag& ca
   at::Tensor loss = scored(x);
   if (exits.defined()) loss = loss + exits * (options_.exit_weight / static_cast<double>(options_.exit_layers.size()));
   check(cancel);
-  loss.backward();
+  if (loss.requires_grad()) loss.backward();
   return loss.item<double>();
 }
 

@@ -21,7 +21,10 @@ struct Recomputed final : torch::autograd::Node {
 
   variable_list apply(variable_list&& gradients) override {
     variable_list inputs, roots, seeds, results;
-    for (size_t i = 0; i < saved.size(); ++i) inputs.push_back(saved[i].unpack().detach().set_requires_grad(wanted[i]));
+    for (size_t i = 0; i < saved.size(); ++i) {
+      const at::Tensor input = saved[i].unpack();
+      inputs.push_back(input.defined() ? input.detach().set_requires_grad(wanted[i]) : input);
+    }
     {
       const at::AutoGradMode on(true);
       const variable_list outputs = segment(inputs);
@@ -32,7 +35,7 @@ struct Recomputed final : torch::autograd::Node {
       }
     }
     if (!roots.empty()) torch::autograd::backward(roots, seeds);
-    for (const auto& input : inputs) results.push_back(input.grad());
+    for (const auto& input : inputs) results.push_back(input.defined() ? input.grad() : input);
     return results;
   }
 

@@ -98,6 +98,12 @@ export class Check {
       this.fail(`${what}: off by ${worst.toExponential(2)}, allowed ${tolerance.toExponential(2)}`);
   }
 
+  /** One number within a relative tolerance. */
+  relative(what: string, actual: number, expected: number, tolerance: number): void {
+    if (!(Math.abs(actual - expected) <= tolerance * Math.abs(expected)))
+      this.fail(`${what}: ${actual}, expected ${expected}`);
+  }
+
   /** The same values in the same order; `tokens` marks a difference in generated tokens. */
   same(what: string, actual: Iterable<unknown>, expected: Iterable<unknown>, tokens = false): void {
     const left = [...actual].map((value) => JSON.stringify(value));

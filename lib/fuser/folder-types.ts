@@ -13,6 +13,8 @@ export interface FuserFolder {
   readonly align: AlignStrategy;
   /** The training recipe as the folder holds it; null where there is none. */
   readonly recipe: unknown;
+  /** Reads a tensor of the table by name, for a fuser whose weights lie in no file. */
+  readonly read?: (name: string) => Promise<Uint8Array>;
 }
 
 /** Name of the weights that projector `index` has in a table. */

@@ -10,18 +10,26 @@ import { LAYER_FILE, readReference, writeReference } from "./reference-format.js
 export type { FuserFolder } from "./folder-types.js";
 
 /**
- * Reads a fuser's folder: this package's own (fuser.json), or the reference's: a run with final/ or checkpoint-N/ (the newest is
- * taken), or such a folder itself. Weights stay in their files.
+ * Reads a fuser's folder: this package's own (fuser.json) or the reference's, or a training run's with final/ or checkpoint-N/ (the
+ * newest is taken). Weights stay in their files.
  * Errors: IO_FAILED; FILE_INVALID for missing, extra or lying files; UNSUPPORTED for projector classes and options that are not known.
  */
 export async function readFuserFolder(path: string): Promise<FuserFolder> {
   const names = await list(path);
-  if (names.includes(MANIFEST)) return await readNative(path);
-  if (names.includes(LAYER_FILE)) return await readReference(path);
+  const own = await readHere(path, names);
+  if (own) return own;
   const steps = names.flatMap((name) => /^checkpoint-(\d+)$/.exec(name)?.[1] ?? []).map(Number);
   const run = names.includes("final") ? "final" : steps.length > 0 ? `checkpoint-${Math.max(...steps)}` : null;
   if (run === null) throw invalid(path, `holds no fuser: neither ${MANIFEST} nor ${LAYER_FILE}, final or checkpoint-N`);
-  return await readReference(join(path, run));
+  const inside = join(path, run);
+  return (await readHere(inside, await list(inside))) ?? (await readReference(inside));
+}
+
+/** The fuser that lies in this very folder. */
+async function readHere(path: string, names: readonly string[]): Promise<FuserFolder | null> {
+  if (names.includes(MANIFEST)) return await readNative(path);
+  if (names.includes(LAYER_FILE)) return await readReference(path);
+  return null;
 }
 
 async function list(path: string): Promise<string[]> {

@@ -1,4 +1,4 @@
-import type { FuserSpec } from "../../typings/native.js";
+import type { FuserSpec, NativeFuser } from "../../typings/native.js";
 import { C2CError } from "../errors.js";
 import { Life, unwatch, watch } from "../handles.js";
 import { modelState, promptOptions } from "../model/state.js";
@@ -117,13 +117,18 @@ export async function loadFuser(source: Source, pair: Pair, options: LoadOptions
   const loaded = await run(signal, (cancel) => native().loadFuser(spec, folder.table, cancel));
   const tensors = folder.table.tensors.length;
   notify?.({ phase: "weights", tensors, of: tensors });
+  return makeFuser(pair, folder, loaded);
+}
+
+/** The public fuser over a native one; `folder` says what it is and gives its weights when it is saved. */
+export function makeFuser(pair: Pair, folder: FuserFolder, loaded: NativeFuser): Fuser {
   const life = new Life("fuser", () => loaded.dispose());
   const gates = sync(() => loaded.gates());
   const open = (logit: number | null | undefined) => logit === null || (logit ?? 0) > 0;
-  const idle = projectors.map(({ receiverLayer: layer }, i) => {
+  const idle = folder.projectors.map(({ receiverLayer: layer }, i) => {
     return { layer, key: open(gates[i]?.key), value: open(gates[i]?.value), keyWeight: 0, valueWeight: 0 };
   });
-  const state: FuserState = { native: loaded, life, align: folder.align, idle };
+  const state: FuserState = { native: loaded, life, align: folder.align, idle, folder };
   const fuser = new ProjectorFuser(pair, folder, gates, state);
   keepFuserState(fuser, state);
   watch(fuser, life);

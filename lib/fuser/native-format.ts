@@ -119,7 +119,7 @@ export function weightGroups(fuser: FuserFolder): { index: number; prefix: strin
         name: entry.name.slice(prefix.length),
         dtype: entry.dtype,
         shape: entry.shape,
-        data: () => readEntryBytes(table, entry),
+        data: () => fuser.read?.(entry.name) ?? readEntryBytes(table, entry),
       })),
   }));
 }

@@ -2,6 +2,7 @@ import type { NativeFuser, NativeLayerReport } from "../../typings/native.js";
 import type { Life } from "../handles.js";
 import { invalid } from "../options.js";
 import type { AlignStrategy, Fuser } from "../types.js";
+import type { FuserFolder } from "./folder-types.js";
 
 /** What sibling modules see of a fuser. */
 export interface FuserState {
@@ -11,6 +12,7 @@ export interface FuserState {
   readonly align: AlignStrategy;
   /** The report of a fusion without rows. */
   readonly idle: readonly NativeLayerReport[];
+  readonly folder: FuserFolder;
 }
 
 const states = new WeakMap<Fuser, FuserState>();

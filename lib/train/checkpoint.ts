@@ -20,13 +20,19 @@ export interface RunRecord {
   readonly finished: boolean;
   /** All options that shape the run, defaults filled in. */
   readonly recipe: Readonly<Record<string, unknown>>;
+  /** Samples taken from the data so far, and how many of them were skipped, where that is not steps times batch. */
+  readonly pulled?: number;
+  readonly skipped?: number;
 }
 
+const count = v.pipe(v.number(), v.integer(), v.minValue(0));
 const record = v.object({
   version: v.literal(VERSION),
-  step: v.pipe(v.number(), v.integer(), v.minValue(0)),
+  step: count,
   finished: v.boolean(),
   recipe: v.record(v.string(), v.unknown()),
+  pulled: v.exactOptional(count),
+  skipped: v.exactOptional(count),
 });
 
 /** What reads a trainer's tensors. */

@@ -1,0 +1,431 @@
+// Training without JavaScript: gradients against finite differences in float64, the optimiser against its formula,
+// ragged attention against one call for each sequence. Prints "N passed, N failed".
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tanh.h>
+#include <ATen/ops/tensor.h>
+
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <numeric>
+
+#include "model/blocks.h"
+#include "train/adamw.h"
+#include "train/fuser_trainer.h"
+#include "train/loss.h"
+#include "train/model_trainer.h"
+#include "train/ragged.h"
+#include "train/random.h"
+#include "train/recompute.h"
+#include "train/state.h"
+
+using namespace c2c;
+
+namespace {
+
+int passed = 0, failed = 0;
+
+void run(const std::string& name, const std::function<bool()>& body) {
+  bool ok = false;
+  std::string note;
+  try {
+    ok = body();
+  } catch (const std::exception& error) {
+    note = error.what();
+  }
+  (ok ? passed : failed)++;
+  if (!ok) std::printf("FAILED %s %s\n", name.c_str(), note.c_str());
+}
+
+bool throws(const std::string& code, const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.code == code;
+  }
+  return false;
+}
+
+DecoderSpec small_spec(bool gemma) {
+  DecoderSpec spec;
+  spec.hidden = 8;
+  spec.heads = 4;
+  spec.kv_heads = 2;
+  spec.head_dim = 4;
+  spec.intermediate = 6;
+  spec.vocab = 13;
+  spec.context = 64;
+  spec.query_scale = 0.5;
+  spec.tied = !gemma;
+  spec.qk_norm = true;
+  spec.qkv_bias = !gemma;
+  spec.ropes = {{1.0, 0.1}};
+  spec.layers = {{0, gemma ? 3 : 0}, {0, 0}, {0, 0}};
+  if (gemma) {
+    spec.norm_offset = 1;
+    spec.post_norms = true;
+    spec.activation = Activation::kGeluTanh;
+    spec.embedding_scale = 2;
+    spec.logit_softcap = 5;
+    spec.head = "head";
+  }
+  return spec;
+}
+
+std::shared_ptr<const Decoder> random_decoder(const DecoderSpec& spec, uint64_t seed) {
+  auto random = at::make_generator<at::CPUGeneratorImpl>(seed);
+  std::unordered_map<std::string, at::Tensor> weights;
+  for (const auto& [name, shape] : weight_shapes(spec))
+    weights.emplace(name, at::randn(shape, random, at::kDouble) * 0.5);
+  return std::make_shared<Decoder>(spec, std::move(weights), at::kDouble);
+}
+
+// The largest relative difference between gradients and central differences, over a few weights of every parameter.
+double gradient_error(Parameters& parameters, const std::function<double()>& loss) {
+  parameters.zero_gradients();
+  loss();
+  const at::Tensor gradients = parameters.gradients().clone();
+  const at::NoGradGuard no_grad;
+  double worst = 0;
+  const double step = 1e-5;
+  size_t seen = 0;
+  for (const auto& spec : parameters.specs()) {
+    const at::Tensor value = parameters.part(parameters.values(), spec.name).flatten();
+    const at::Tensor gradient = parameters.part(gradients, spec.name).flatten();
+    for (int64_t i = 0; i < value.numel(); i += std::max<int64_t>(1, value.numel() * 2 / 3)) {
+      double* cell = parameters.part(parameters.values(), spec.name).flatten().mutable_data_ptr<double>() + i;
+      const double old = *cell;
+      *cell = old + step;
+      const double above = loss();
+      *cell = old - step;
+      const double below = loss();
+      *cell = old;
+      const double expected = (above - below) / (2 * step), actual = gradient[i].item<double>();
+      const double error = std::abs(expected - actual) / std::max(1e-3, std::abs(expected) + std::abs(actual));
+      if (error > 1e-4) std::printf("  %s[%ld]: %g, expected %g\n", spec.name.c_str(), long(i), actual, expected);
+      worst = std::max(worst, error);
+      seen += actual != 0;
+    }
+  }
+  return seen > 0 ? worst : 1;
+}
+
+// ── a decoder ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const DocumentBatch documents{
+    {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, {5, 2, 4}, {0, 1, 3, 4, 6, 9, 10}, {2, 3, 5, 1, 8, 11, 12}};
+
+void decoders() {
+  for (const bool gemma : {false, true}) {
+    for (const bool again : {false, true}) {
+      run(std::string("gradients of a decoder") + (gemma ? " with all of Gemma's parts" : "") +
+              (again ? ", recomputed" : ""),
+          [&] {
+            ModelTrainerOptions options;
+            options.compute = at::kDouble;
+            options.recompute = again;
+            options.exit_layers = {0, 1};
+            options.exit_weight = 0.7;
+            ModelTrainer trainer(small_spec(gemma), options, at::kDouble);
+            trainer.init(5, 0.5);
+            return gradient_error(trainer.parameters(), [&] { return trainer.accumulate(documents, nullptr); }) < 1e-4;
+          });
+    }
+  }
+  run("a batch's loss is the mean over its documents' targets", [] {
+    ModelTrainerOptions options;
+    options.compute = at::kDouble;
+    ModelTrainer trainer(small_spec(true), options, at::kDouble);
+    trainer.init(6, 0.5);
+    const double first = trainer.accumulate({{1, 2, 3, 4, 5}, {5}, {0, 1, 3, 4}, {2, 3, 5, 1}}, nullptr);
+    const double rest = trainer.accumulate({{6, 7, 8, 9, 10, 11}, {2, 4}, {1, 4, 5}, {8, 11, 12}}, nullptr);
+    return std::abs(trainer.accumulate(documents, nullptr) - (4 * first + 3 * rest) / 7) < 1e-12;
+  });
+  run("a cancelled step throws", [] {
+    ModelTrainer trainer(small_spec(false), {});
+    try {
+      trainer.accumulate(documents, std::make_shared<std::atomic<bool>>(true));
+    } catch (const Cancelled&) {
+      return true;
+    }
+    return false;
+  });
+  run("batches that do not add up are refused", [] {
+    ModelTrainer trainer(small_spec(false), {});
+    return throws("OPTION_INVALID",
+                  [&] {
+                    trainer.accumulate({{1, 2}, {3}, {0}, {1}}, nullptr);
+                  }) &&
+           throws("OPTION_INVALID", [&] {
+             trainer.accumulate({{1, 2}, {2}, {}, {}}, nullptr);
+           });
+  });
+}
+
+// ── a fuser ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+DecoderSpec sharer_spec() {
+  DecoderSpec spec = small_spec(false);
+  spec.kv_heads = 1;
+  spec.heads = 2;
+  spec.head_dim = 6;
+  spec.ropes = {{1.0, 0.3, 0.1}};
+  spec.qk_norm = false;
+  return spec;
+}
+
+// Two samples: three sections with two fused runs, and two with one; positions jump in the first.
+FuserBatch conversations(bool response) {
+  FuserBatch batch;
+  batch.receiver = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 1, 3}, {0, 1, 2, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4}, {9, 5}};
+  batch.sharer = {{5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6}, {0, 1, 2, 4, 5, 6, 0, 1, 2, 3, 4}, {6, 5}};
+  batch.section_counts = {3, 2};
+  batch.section_ends = {3, 6, 9, 3, 5};
+  batch.fused = {{0, 1, 3, 1}, {0, 4, 6, 4}, {1, 0, 3, 0}};
+  if (response) batch.fused.push_back({1, 3, 5, 3});
+  batch.target_rows = {7, 8, 12, 13};
+  batch.target_ids = {2, 7, 5, 4};
+  return batch;
+}
+
+TrainedProjector projector(const std::string& kind, int64_t receiver, int64_t sharer, Options options) {
+  options.emplace("hidden_dim", 5.0);
+  if (kind != "AllInOneProjector") options.emplace("intermediate_dim", 4.0);
+  return {kind, "projector_" + std::to_string(receiver) + ".", receiver, sharer, std::move(options)};
+}
+
+void fusers() {
+  struct Case {
+    std::string name, kind;
+    Options options;
+    bool gumbel = true, recompute = false, response = false;
+  };
+  const Options token{{"gate_granularity", "head_merged"}, {"gate_depends_on_input", true},
+                      {"weight_granularity", "head"},      {"weight_depends_on_input", true},
+                      {"weight_hidden_dim", 4.0},          {"scalar_temperature", 1.0}};
+  const Options pooled{{"gate_granularity", "scalar"},
+                       {"gate_depends_on_input", true},
+                       {"scalar_temperature", 1.0},
+                       {"use_concat", true},
+                       {"use_swiglu", true}};
+  std::vector<Case> cases{
+      {"gated towers", "C2CProjector", {{"dropout", 0.0}}},
+      {"gated towers with dropout", "C2CProjector", {{"dropout", 0.4}}},
+      {"gated towers, recomputed", "C2CProjector", {{"dropout", 0.4}}, true, true},
+      {"gated towers, response too", "C2CProjector", {{"dropout", 0.0}}, true, false, true},
+      {"gated towers, response too, recomputed", "C2CProjector", {{"dropout", 0.0}}, true, true, true},
+      {"hard gates", "C2CProjector", {{"dropout", 0.0}}, false},
+      {"all in one", "AllInOneProjector", {{"scalar_temperature", 1.0}}},
+      {"all in one, gates from input", "AllInOneProjector", token},
+      {"all in one, pooled", "AllInOneProjector", pooled, true, true},
+  };
+  for (int level = 1; level <= 4; ++level)
+    cases.push_back({"ablation " + std::to_string(level), "AblationProjector", {{"ablation_level", double(level)}}});
+  const auto receiver = random_decoder(small_spec(true), 1), sharer = random_decoder(sharer_spec(), 2);
+  for (const Case& c : cases) {
+    run("gradients of a fuser: " + c.name, [&] {
+      FuserTrainerOptions options;
+      options.compute = at::kDouble;
+      options.gumbel = c.gumbel;
+      options.recompute = c.recompute;
+      FuserTrainer trainer(receiver, sharer, {projector(c.kind, 0, 2, c.options), projector(c.kind, 2, 1, c.options)},
+                           options, at::kDouble);
+      trainer.init(3);
+      if (!c.gumbel)
+        for (const char* name : {"projector_0.key_gate_logit", "projector_2.value_gate_logit"})
+          trainer.parameters().part(trainer.parameters().values(), name).fill_(1);
+      const FuserBatch batch = conversations(c.response);
+      TrainingDraw draw;
+      draw.seed = 11;
+      draw.temperature = 0.8;
+      return gradient_error(trainer.parameters(), [&] { return trainer.accumulate(batch, draw, nullptr); }) < 1e-4;
+    });
+  }
+  run("a batch's loss is the mean over its samples' targets", [&] {
+    FuserTrainerOptions options;
+    options.compute = at::kDouble;
+    FuserTrainer trainer(receiver, sharer, {projector("AblationProjector", 1, 1, {{"ablation_level", 2.0}})}, options,
+                         at::kDouble);
+    trainer.init(4);
+    FuserBatch both = conversations(true), one = both, two = both;
+    one.receiver = {{1, 2, 3, 4, 5, 6, 7, 8, 9}, {0, 1, 2, 4, 5, 6, 7, 8, 9}, {9}};
+    one.sharer = {{5, 6, 7, 8, 9, 1}, {0, 1, 2, 4, 5, 6}, {6}};
+    one.section_counts = {3};
+    one.section_ends = {3, 6, 9};
+    one.fused.resize(2);
+    one.target_rows = {7, 8};
+    one.target_ids = {2, 7};
+    two.receiver = {{10, 11, 12, 1, 3}, {0, 1, 2, 3, 4}, {5}};
+    two.sharer = {{2, 3, 4, 5, 6}, {0, 1, 2, 3, 4}, {5}};
+    two.section_counts = {2};
+    two.section_ends = {3, 5};
+    two.fused = {{0, 0, 3, 0}, {0, 3, 5, 3}};
+    two.target_rows = {3, 4};
+    two.target_ids = {5, 4};
+    const double apart = (trainer.evaluate(one, nullptr) + trainer.evaluate(two, nullptr)) / 2;
+    return std::abs(trainer.evaluate(both, nullptr) - apart) < 1e-12;
+  });
+  run("batches that do not fit are refused", [&] {
+    const auto refused = [&](const std::function<void(FuserBatch&)>& change) {
+      FuserBatch batch = conversations(false);
+      change(batch);
+      return throws("OPTION_INVALID", [&] { plan_waves(batch); });
+    };
+    return refused([](FuserBatch& b) { b.section_ends[1] = 2; }) &&
+           refused([](FuserBatch& b) { b.fused[0].end = 4; }) &&
+           refused([](FuserBatch& b) { b.fused[0].sharer = 5; }) &&
+           refused([](FuserBatch& b) { b.fused[2].sample = 2; }) &&
+           refused([](FuserBatch& b) { b.target_rows[0] = 14; }) &&
+           refused([](FuserBatch& b) { b.receiver.lengths[0] = 8; }) &&
+           throws("OPTION_INVALID", [&] { FuserTrainer(receiver, sharer, {projector("C2CProjector", 3, 1, {})}, {}); });
+  });
+}
+
+// ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+void parts() {
+  run("AdamW is its formula", [] {
+    Parameters parameters({{"bias", {2}, false}, {"matrix", {2, 2}}, {"frozen", {1}, true, false}});
+    AdamW optimizer(parameters, {0.9, 0.99, 1e-8, 0.1});
+    std::vector<double> value{1, -2, 3, -4, 5, 6}, mean(6), variance(6);
+    const auto put = [&](const char* name, std::vector<float> x) {
+      const at::NoGradGuard no_grad;
+      const at::Tensor leaf = parameters.leaf(name);
+      leaf.copy_(at::tensor(x).view(leaf.sizes()));
+    };
+    put("matrix", {1, -2, 3, -4});
+    put("bias", {5, 6});
+    put("frozen", {9});
+    for (int step = 1; step <= 3; ++step) {
+      std::vector<double> gradient;
+      for (int i = 0; i < 6; ++i) gradient.push_back(0.1 * (i - 2) * step);
+      const auto give = [&](const char* name, int first, int size) {
+        at::Tensor out = parameters.part(parameters.gradients(), name).flatten();
+        for (int i = 0; i < size; ++i) out[i].fill_(gradient[size_t(first + i)]);
+      };
+      give("matrix", 0, 4);
+      give("bias", 4, 2);
+      optimizer.step(parameters, 0.05);
+      for (size_t i = 0; i < 6; ++i) {
+        if (i < 4) value[i] *= 1 - 0.05 * 0.1;
+        mean[i] = 0.9 * mean[i] + 0.1 * gradient[i];
+        variance[i] = 0.99 * variance[i] + 0.01 * gradient[i] * gradient[i];
+        const double m = mean[i] / (1 - std::pow(0.9, step)), v = variance[i] / (1 - std::pow(0.99, step));
+        value[i] -= 0.05 * m / (std::sqrt(v) + 1e-8);
+      }
+    }
+    const at::Tensor own = at::cat({parameters.leaf("matrix").flatten(), parameters.leaf("bias")}).to(at::kDouble);
+    return at::allclose(own.detach(), at::tensor(value), 1e-5, 1e-6) &&
+           parameters.leaf("frozen")[0].item<double>() == 9;
+  });
+  run("clipping scales to the limit", [] {
+    Parameters parameters({{"a", {2}}, {"b", {1}}, {"frozen", {1}, true, false}});
+    parameters.part(parameters.gradients(), "a").fill_(2);
+    parameters.part(parameters.gradients(), "b").fill_(1);
+    parameters.part(parameters.gradients(), "frozen").fill_(100);
+    const double norm = parameters.clip(1.5);
+    return std::abs(norm - 3) < 1e-6 && std::abs(parameters.clip(0) - 1.5) < 1e-5;
+  });
+  run("ragged attention is one call for each sequence", [] {
+    const DecoderSpec spec = small_spec(true);
+    auto random = at::make_generator<at::CPUGeneratorImpl>(8);
+    const std::vector<int64_t> lengths{3, 9, 1, 4, 4, 12}, pasts{0, 2, 5, 0, 0, 0};
+    std::vector<SequenceRows> sequences;
+    int64_t queries = 0, keys = 0;
+    for (size_t s = 0; s < lengths.size(); ++s) {
+      SequenceRows rows;
+      for (int64_t i = 0; i < lengths[s] + pasts[s]; ++i) {
+        rows.keys.push_back(keys++);
+        rows.positions.push_back(i + (i > 2 ? 1 : 0));
+        if (i >= pasts[s]) rows.queries.push_back(queries++);
+      }
+      sequences.push_back(rows);
+    }
+    const auto draw = [&](int64_t rows, int64_t heads) {
+      return at::randn({rows, heads, spec.head_dim}, random, at::kDouble);
+    };
+    const at::Tensor q = draw(queries, spec.heads), k = draw(keys, spec.kv_heads), v = draw(keys, spec.kv_heads);
+    const RaggedAttention ragged(sequences, queries);
+    bool good = true;
+    for (const size_t layer : {size_t{0}, size_t{1}}) {
+      const at::Tensor all = ragged(spec, layer, q, k, v);
+      for (const auto& s : sequences) {
+        const auto part = [](const at::Tensor& x, const std::vector<int64_t>& rows) {
+          return x.narrow(0, rows.front(), static_cast<int64_t>(rows.size()));
+        };
+        const std::vector<uint32_t> positions(s.positions.begin(), s.positions.end());
+        const at::Tensor one = attention(spec, layer, part(q, s.queries), part(k, s.keys), part(v, s.keys), positions);
+        good = good && at::allclose(part(all, s.queries), one, 1e-10, 1e-12);
+      }
+    }
+    return good;
+  });
+  run("a loss in slices is the whole loss", [] {
+    const auto decoder = random_decoder(small_spec(true), 9);
+    auto random = at::make_generator<at::CPUGeneratorImpl>(8);
+    const at::Tensor hidden = at::randn({7, 8}, random, at::kDouble), ids = at::arange(7, at::kLong);
+    const auto gradient = [&](int64_t most) {
+      const at::Tensor x = hidden.clone().set_requires_grad(true);
+      const at::Tensor loss = next_token_loss(decoder->spec(), decoder->weights(), x, ids, most);
+      loss.backward();
+      return at::cat({x.grad().flatten(), loss.detach().reshape({1})});
+    };
+    return at::allclose(gradient(1000), gradient(2 * 13), 1e-10, 1e-12);
+  });
+  run("recompute: values, gradients of inputs and of other leaves", [] {
+    const at::Tensor x = at::arange(4, at::kDouble).set_requires_grad(true);
+    const at::Tensor w = (at::arange(4, at::kDouble) + 1).set_requires_grad(true);
+    const Segment segment = [w](const std::vector<at::Tensor>& in) {
+      return std::vector<at::Tensor>{at::tanh(in[0] * w), in[0] + in[1]};
+    };
+    const at::Tensor fixed = at::arange(4, at::kDouble);
+    const auto out = recompute(segment, {x, fixed});
+    (out[0] * out[1]).sum().backward();
+    const at::Tensor gx = x.grad().clone(), gw = w.grad().clone();
+    x.grad().zero_();
+    w.grad().zero_();
+    const auto plain = segment({x, fixed});
+    (plain[0] * plain[1]).sum().backward();
+    return at::equal(out[0], plain[0]) && at::allclose(gx, x.grad()) && at::allclose(gw, w.grad());
+  });
+  run("random streams are functions of their keys", [] {
+    const auto draw = [](std::initializer_list<uint64_t> key) { return at::randn({4}, random_stream(key)); };
+    return at::equal(draw({1, 2}), draw({1, 2})) && !at::equal(draw({1, 2}), draw({2, 1})) && mix({0}) != mix({0, 0});
+  });
+  run("a state that does not fit is refused", [] {
+    Parameters parameters({{"a", {2}}});
+    AdamW optimizer(parameters, {});
+    const at::Tensor good = at::arange(2).to(at::kFloat), bad = at::arange(3).to(at::kFloat);
+    return throws("SHAPE_MISMATCH", [&] { load_weights(parameters, {}); }) &&
+           throws("SHAPE_MISMATCH",
+                  [&] {
+                    load_weights(parameters, {{"a", bad}});
+                  }) &&
+           throws("SHAPE_MISMATCH",
+                  [&] {
+                    load_weights(parameters, {{"a", good}, {"b", good}});
+                  }) &&
+           throws("SHAPE_MISMATCH", [&] {
+             restore_state(parameters, optimizer, 1, {{"value/a", good}});
+           });
+  });
+}
+
+}  // namespace
+
+int main() {
+  at::set_num_threads(1);
+  decoders();
+  fusers();
+  parts();
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed == 0 ? 0 : 1;
+}
