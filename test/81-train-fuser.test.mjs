@@ -64,7 +64,7 @@ function crossEntropy(logits, ids) {
 
 /** The loss that a channel's own prefill gives for samples, read as training reads them. */
 async function channelLoss(fuser, sharer, given, strategy, span) {
-  using channel = connect(receiver, [{ sharer, fuser, align: strategy, span }]);
+  const channel = connect(receiver, [{ sharer, fuser, align: strategy, span }]);
   let sum = 0;
   let count = 0;
   for (const { messages } of given) {
@@ -103,6 +103,7 @@ async function channelLoss(fuser, sharer, given, strategy, span) {
     sum += crossEntropy(own, [...tokens.slice(start)]);
     count += tokens.length - start;
   }
+  channel.dispose();
   return sum / count;
 }
 
@@ -120,13 +121,13 @@ for (const [sharer, align, span] of [
       weightDecay: 0,
       batchSize: 3,
       accumulate: 2,
-      maxSteps: 25,
+      maxSteps: 12,
       warmupRatio: 0,
-      validateEvery: 25,
+      validateEvery: 12,
       seed: 5n,
     };
     const events = await collect(trainFuser({ receiver, sharer }, samples, recipe, { validation: samples }));
-    assert.is(events.length, 27);
+    assert.is(events.length, 14);
     const [first] = events;
     const { fuser } = events.at(-1);
     const validation = events.at(-2);
@@ -140,7 +141,8 @@ for (const [sharer, align, span] of [
     await fuser.save(path);
     await fuser.dispose();
     const again = await loadFuser({ kind: "folder", path }, { receiver, sharer });
-    assert.is(await channelLoss(again, sharer, samples, align, span), loss, "saved and loaded, the same");
+    const loaded = await channelLoss(again, sharer, samples, align, span);
+    assert.ok(Math.abs(loaded - loss) < 1e-6, `saved and loaded, the same: ${loaded}`);
     // Going on from it: the loss begins where it was.
     const more = { align, span, maxSteps: 1, batchSize: 6, accumulate: 1, gumbel: false, dropout: 0, shuffle: false };
     const [next] = await collect(trainFuser({ receiver, sharer }, samples, more, { init: again }));
@@ -219,7 +221,7 @@ test("a stopped run continues bit for bit", async () => {
   const reason = new Error("enough");
   try {
     for await (const event of trainFuser(pair, samples, recipe, { folder, signal: abort.signal }))
-      if (event.step === 6) abort.abort(reason);
+      if (event.type === "step" && event.step === 6) abort.abort(reason);
     assert.unreachable("the abort is thrown");
   } catch (error) {
     assert.is(error, reason);
@@ -302,12 +304,14 @@ test("data is pulled one batch ahead, no more; an abort does not wait for it", a
     yield samples[0];
     await new Promise(() => {});
   }
-  const signal = AbortSignal.timeout(300);
+  const stop = new AbortController();
+  const reason = new Error("enough");
+  setTimeout(() => stop.abort(reason), 300);
   try {
-    await collect(trainFuser(pair, stuck(), recipe, { signal }));
+    await collect(trainFuser(pair, stuck(), recipe, { signal: stop.signal }));
     assert.unreachable("the abort is thrown");
   } catch (error) {
-    assert.is(error, signal.reason);
+    assert.is(error, reason);
   }
   await fails(collect(trainFuser(pair, counted(), shape)), "OPTION_INVALID", /maxSteps/);
 });

@@ -239,9 +239,16 @@ void fusers() {
       FuserTrainer trainer(receiver, sharer, {projector(c.kind, 0, 2, c.options), projector(c.kind, 2, 1, c.options)},
                            options, at::kDouble);
       trainer.init(3);
-      if (!c.gumbel)
-        for (const char* name : {"projector_0.key_gate_logit", "projector_2.value_gate_logit"})
-          trainer.parameters().part(trainer.parameters().values(), name).fill_(1);
+      if (!c.gumbel) {
+        // Not at 0, where a hard gate jumps.
+        const auto set = [&](const char* name, double logit) {
+          trainer.parameters().part(trainer.parameters().values(), name).fill_(logit);
+        };
+        set("projector_0.key_gate_logit", 1);
+        set("projector_0.value_gate_logit", -1);
+        set("projector_2.key_gate_logit", -1);
+        set("projector_2.value_gate_logit", 1);
+      }
       const FuserBatch batch = conversations(c.response);
       TrainingDraw draw;
       draw.seed = 11;
