@@ -156,6 +156,7 @@ class GatedTowers final : public Projector {
   GatedTowers(const ProjectorInit& init, Width width, Parts parts)
       : sharer_(init.sharer),
         receiver_(init.receiver),
+        training_(init.random != nullptr),
         key_(init, "key", width, parts),
         value_(init, "value", width, parts) {
     init.weights.ignore("gate_temperature");
@@ -164,7 +165,7 @@ class GatedTowers final : public Projector {
   Projected project(const Rows& sharer, const Rows& receiver, const Noise* noise, double temperature) const override {
     const int64_t tokens = check_rows(sharer, receiver, sharer_, receiver_);
     Projected result;
-    if (noise == nullptr && fast(sharer, receiver, tokens, result)) return result;
+    if (noise == nullptr && !training_ && fast(sharer, receiver, tokens, result)) return result;
     if (noise || key_.open())
       std::tie(result.key, result.key_weight) =
           key_(sharer.key, receiver.key, noise ? &noise->key : nullptr, temperature);
@@ -207,6 +208,7 @@ class GatedTowers final : public Projector {
   }
 
   HeadShape sharer_, receiver_;
+  bool training_;  // the fast form knows no dropout
   Tower key_, value_;
 };
 
