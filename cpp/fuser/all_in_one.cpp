@@ -110,8 +110,8 @@ class AllInOne final : public Projector {
     key_projection_ = Mlp(weights, "key_projection", projection, init.random);
     value_projection_ = Mlp(weights, "value_projection", projection, init.random);
     if (options.flag("use_concat", false)) {
-      key_combiner_ = Linear(weights, "key_combiner", 2 * width, width);
-      value_combiner_ = Linear(weights, "value_combiner", 2 * width, width);
+      key_combiner_ = Affine(weights, "key_combiner", 2 * width, width);
+      value_combiner_ = Affine(weights, "value_combiner", 2 * width, width);
     }
     const int64_t length = options.count("max_sequence_length", 8192);
     if (gate_.from_input) {
@@ -123,8 +123,8 @@ class AllInOne final : public Projector {
     if (weight_.from_input) {
       const int64_t inner = options.count("weight_hidden_dim", 1024), out = weight_.outputs(receiver_);
       weight_hidden_ = Mlp(weights, "weight_hidden", generator(weight_, inner, inner), init.random);
-      key_weight_head_ = Linear(weights, "key_weight_head", inner, out);
-      value_weight_head_ = Linear(weights, "value_weight_head", inner, out);
+      key_weight_head_ = Affine(weights, "key_weight_head", inner, out);
+      value_weight_head_ = Affine(weights, "value_weight_head", inner, out);
     } else {
       key_weight_ = weights.take("key_weight", weight_.parameter(receiver_, length));
       value_weight_ = weights.take("value_weight", weight_.parameter(receiver_, length));
@@ -174,7 +174,7 @@ class AllInOne final : public Projector {
   bool open() const { return !logit_ || *logit_ > 0 || keep_share_ || !add_self_; }
 
   at::Tensor project_part(const at::Tensor& rows, const at::Tensor& target, const Mlp& mlp,
-                          const Linear& combiner) const {
+                          const Affine& combiner) const {
     at::Tensor made = mlp(rows.to(dtype_).flatten(1));
     if (combiner.weight.defined()) made = combiner(at::cat({made, target.flatten(1)}, -1));
     return made.reshape(target.sizes());
@@ -196,7 +196,7 @@ class AllInOne final : public Projector {
   bool keep_share_, add_self_;
   double temperature_;
   Mlp key_projection_, value_projection_, gate_generator_, weight_hidden_;
-  Linear key_combiner_, value_combiner_, key_weight_head_, value_weight_head_;
+  Affine key_combiner_, value_combiner_, key_weight_head_, value_weight_head_;
   at::Tensor gate_logit_, key_weight_, value_weight_;
   std::optional<double> logit_;
 };

@@ -52,11 +52,11 @@ class Tower {
     shared_.emplace_back(init, part + "_mlp1.blocks.0", width.hidden, width.inner);
     if (parts.weight) {
       scalar_.emplace_back(init, part + "_scalar_mlp2.blocks.0", width.hidden, width.hidden);
-      scalar_head_ = Linear(weights, part + "_scalar_head", width.hidden, shape_.kv_heads);
+      scalar_head_ = Affine(weights, part + "_scalar_head", width.hidden, shape_.kv_heads);
     }
     for (int64_t i = 0; i < width.layers - 2; ++i)
       blocks_.emplace_back(init, part + "_proj_mlp2.blocks." + std::to_string(i), width.hidden, width.inner);
-    out_ = Linear(weights, part + "_proj_out", width.hidden, shape_.width());
+    out_ = Affine(weights, part + "_proj_out", width.hidden, shape_.width());
     if (parts.gate) {
       gate_ = weights.take(part + "_gate_logit", {});
       logit_ = gate_.item<double>();
@@ -113,7 +113,7 @@ class Tower {
   Parts parts_;
   at::Tensor in_, in_sharer_, in_receiver_, in_bias_, gate_;  // the halves of the input map are kept apart: no concat
   std::vector<Block> shared_, scalar_, blocks_;
-  Linear scalar_head_, out_;
+  Affine scalar_head_, out_;
   std::optional<double> logit_;
   mutable std::unique_ptr<FastTower> fast_;
 };

@@ -20,10 +20,10 @@ Mlp::Mlp(WeightReader& weights, const std::string& name, const MlpShape& shape, 
     Layer layer;
     const std::string own = next();
     if (shape.swiglu && !last) {
-      layer.gate = Linear(weights, own + ".gate_proj", in, out);
-      layer.map = Linear(weights, own + ".up_proj", in, out);
+      layer.gate = Affine(weights, own + ".gate_proj", in, out);
+      layer.map = Affine(weights, own + ".up_proj", in, out);
     } else {
-      layer.map = Linear(weights, own, in, out);
+      layer.map = Affine(weights, own, in, out);
     }
     if (!last) {
       if (shape.norm) {

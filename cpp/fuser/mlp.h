@@ -26,7 +26,7 @@ class Mlp {
 
  private:
   struct Layer {
-    Linear map, gate;  // gate only in SwiGLU layers
+    Affine map, gate;  // gate only in SwiGLU layers
     at::Tensor norm_weight, norm_bias;
   };
   at::Tensor activate(const at::Tensor& x) const;

@@ -73,10 +73,10 @@ int64_t WeightReader::finish() const {
   return bytes_;
 }
 
-Linear::Linear(WeightReader& reader, const std::string& name, int64_t in, int64_t out)
+Affine::Affine(WeightReader& reader, const std::string& name, int64_t in, int64_t out)
     : weight(reader.take(name + ".weight", {out, in})), bias(reader.take(name + ".bias", {out})) {}
 
-at::Tensor Linear::operator()(const at::Tensor& x) const { return at::linear(x, weight, bias); }
+at::Tensor Affine::operator()(const at::Tensor& x) const { return at::linear(x, weight, bias); }
 
 at::Tensor drop(const at::Tensor& x, double p, const std::shared_ptr<at::Generator>& random) {
   if (!random || p == 0) return x;

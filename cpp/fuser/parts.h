@@ -58,10 +58,10 @@ class WeightReader {
 // mask comes from that stream.
 at::Tensor drop(const at::Tensor& x, double p, const std::shared_ptr<at::Generator>& random);
 
-struct Linear {
+struct Affine {
   at::Tensor weight, bias;  // [out, in], [out]
-  Linear() = default;
-  Linear(WeightReader& reader, const std::string& name, int64_t in, int64_t out);
+  Affine() = default;
+  Affine(WeightReader& reader, const std::string& name, int64_t in, int64_t out);
   at::Tensor operator()(const at::Tensor& x) const;
 };
 
