@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { zipSync } from "fflate";
+import { unzipSync, zipSync } from "fflate";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { readCheckpoint, writeCheckpoint } from "../dist/weights/checkpoint.js";
@@ -38,6 +38,37 @@ for (const fuser of ["qwen2", "qwen2_bf16", "llama", "gemma3"]) {
     assert.equal(await contents(copy), tensors);
   });
 }
+
+test("what is written has the members and the pickle that torch.load expects", async () => {
+  const path = join(folder, "weights.pt");
+  const data = new Uint8Array(24).fill(1);
+  await writeCheckpoint(path, [
+    { name: "a", dtype: "F32", shape: [2, 3], data },
+    { name: "b", dtype: "BF16", shape: [], data: data.subarray(0, 2) },
+  ]);
+  const bytes = new Uint8Array(await readFile(path));
+  const members = unzipSync(bytes);
+  // torch.load takes the archive's one folder for its name and asks for these four.
+  assert.equal(
+    Object.keys(members).sort(),
+    ["byteorder", "data.pkl", "data/0", "data/1", "version"].map((name) => `weights/${name}`),
+  );
+  assert.is(Buffer.from(members["weights/version"]).toString(), "3\n");
+  assert.is(Buffer.from(members["weights/byteorder"]).toString(), "little");
+  assert.equal(members["weights/data/0"], data);
+  unzipSync(bytes, { filter: ({ compression }) => assert.is(compression, 0) });
+  // Opcode by opcode: an OrderedDict, then _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks) for each.
+  const int = (value) => `J${String.fromCharCode(value)}\0\0\0`;
+  const str = (value) => `X${String.fromCharCode(value.length)}\0\0\0${value}`;
+  const dict = "ccollections\nOrderedDict\n)R";
+  const item = (name, type, key, size, shape, strides) =>
+    `${str(name)}ctorch._utils\n_rebuild_tensor_v2\n((${str("storage")}ctorch\n${type}\n${str(key)}${str("cpu")}${int(size)}tQ` +
+    `${int(0)}(${shape.map(int).join("")}t(${strides.map(int).join("")}t\x89${dict}tR`;
+  assert.is(
+    Buffer.from(members["weights/data.pkl"]).toString("latin1"),
+    `\x80\x02${dict}(${item("a", "FloatStorage", "0", 6, [2, 3], [3, 1])}${item("b", "BFloat16Storage", "1", 1, [], [])}u.`,
+  );
+});
 
 test("numbers are where they should be", async () => {
   const tensors = await contents(join(GOLDENS, "qwen2/final/projector_0.pt"));

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import fc from "fast-check";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { alignChat, alignChatReference, alignRuns, alignTokens } from "../dist/align/index.js";
@@ -118,6 +119,30 @@ test("bytes: nothing is lost in CJK and emoji", async () => {
   assert.is(gemma3.decode(bytes.ids), "🚀🎉");
   assert.is(bytes.oneToOne, ids.length);
   assert.is.not(gemma3.decode(first.ids), "🚀🎉");
+});
+
+test("any text: every receiver token has one of the sharer's, and with bytes the one that shares most", async () => {
+  const { receiver, llama, gemma3 } = tokenizers;
+  const text = fc.string({ unit: "grapheme", minLength: 1, maxLength: 24 });
+  await fc.assert(
+    fc.asyncProperty(text, fc.constantFrom(llama, gemma3), async (input, sharer) => {
+      const ids = await receiver.encode(input);
+      for (const strategy of ["first", "longest", "bytes"]) {
+        const aligned = await alignTokens(receiver, sharer, ids, strategy);
+        assert.is(aligned.length, ids.length, strategy);
+        assert.ok(
+          aligned.every((id) => id < sharer.size),
+          strategy,
+        );
+      }
+      const reading = await sharer.encode(input);
+      // A sharer that normalises or adds spaces spells another text: there is no common byte to count then.
+      if (Buffer.compare(sharer.spell(reading).bytes, receiver.spell(ids).bytes) !== 0) return;
+      const aligned = await alignTokens(receiver, sharer, ids, "bytes");
+      assert.equal([...aligned], bestOverlap(receiver, sharer, ids, reading));
+    }),
+    { numRuns: 150 },
+  );
 });
 
 test("bytes: a sharer that normalises, and runs cut inside a character", async () => {

@@ -4,6 +4,7 @@
 import { join } from "node:path";
 import { writeTokenizer } from "../../dist/bpe/index.js";
 import { readFuserFolder, writeFuserFolder } from "../../dist/fuser/folder.js";
+import { writeCheckpoint as writeRun } from "../../dist/train/checkpoint.js";
 import { writeAtomic } from "../../dist/weights/atomic.js";
 import { writeCheckpoint } from "../../dist/weights/checkpoint.js";
 import { writeSafetensors } from "../../dist/weights/safetensors.js";
@@ -30,8 +31,17 @@ const writers = {
       specials: [],
       pattern: "gpt2",
     }),
+  "a training checkpoint": () =>
+    writeRun(at("run"), record(2), { parameters: () => [], read: async () => new Float32Array() }, (temporary) =>
+      writeSafetensors(join(temporary, "model.safetensors"), tensors),
+    ),
   "a download": () => resolveSource({ kind: "hub", repo: "tiny/pair" }, "model"),
 };
+
+/** What a training run says of its step. */
+function record(step) {
+  return { step, finished: false, recipe: {} };
+}
 
 const results = {};
 for (const [name, write] of Object.entries(writers)) {
