@@ -70,7 +70,13 @@ async function own(folder) {
     used = process.cpuUsage();
   }
   for (const list of [times, cpu]) list.sort((a, b) => a - b);
-  return { best: times[0], median: times[times.length >> 1], bestCpu: cpu[0], medianCpu: cpu[cpu.length >> 1], loss: losses.at(-1) };
+  return {
+    best: times[0],
+    median: times[times.length >> 1],
+    bestCpu: cpu[0],
+    medianCpu: cpu[cpu.length >> 1],
+    loss: losses.at(-1),
+  };
 }
 
 const folder = mkdtempSync(join(tmpdir(), "c2c-train-step-"));

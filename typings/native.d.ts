@@ -325,7 +325,11 @@ export interface Native {
     progress: ((tensors: number, of: number) => void) | null,
     cancel: NativeCancel | null,
   ): Promise<NativeModel>;
-  createFuserTrainer(receiver: NativeModel, sharer: NativeModel, options: FuserTrainerSpec): Promise<NativeFuserTrainer>;
+  createFuserTrainer(
+    receiver: NativeModel,
+    sharer: NativeModel,
+    options: FuserTrainerSpec,
+  ): Promise<NativeFuserTrainer>;
   createModelTrainer(spec: DecoderSpec, options: ModelTrainerSpec): Promise<NativeModelTrainer>;
   loadFuser(spec: FuserSpec, table: TensorTable, cancel: NativeCancel | null): Promise<NativeFuser>;
   fuse(
