@@ -12,6 +12,7 @@ import { addEvaluate } from "./evaluate/command.js";
 import { addGenerate } from "./generate.js";
 import { addInspect } from "./inspect.js";
 import { addSetup } from "./setup.js";
+import { addTrain } from "./train.js";
 import { addTrainModel } from "./train-model.js";
 
 const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
@@ -24,6 +25,7 @@ const commands = [
   addChat,
   addInspect,
   addConvert,
+  addTrain,
   addTrainModel,
   addEvaluate,
   addAudit,

@@ -28,6 +28,14 @@ export function count(text: string): number {
   return Number(text);
 }
 
+/** A share from 0 to below 1. */
+export function share(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !(value >= 0 && value < 1))
+    throw new InvalidArgumentError("a number from 0 to below 1 is needed");
+  return value;
+}
+
 /** Makes a folder and those above it. IO_FAILED. */
 export async function makeFolder(path: string): Promise<void> {
   try {

@@ -38,6 +38,11 @@ export class TrainingLog {
     return new TrainingLog(path, text.split("\n").flatMap(parseLine));
   }
 
+  /** The last line of its kind; undefined where there is none. */
+  last(type: LogLine["type"]): LogLine | undefined {
+    return this.#lines.findLast((line) => line.type === type);
+  }
+
   async add(event: LogLine): Promise<void> {
     if (!this.#begun) await this.#begin(event.step);
     const { type, step, loss, openGates } = event;
