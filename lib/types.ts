@@ -1,6 +1,8 @@
 /** The public types of cache-to-cache. Token counts are in tokens, times in milliseconds, sizes in bytes. */
+import type { CacheOptions, KvCache } from "./types/cache.js";
 import type { GenerateOptions, Generation } from "./types/generation.js";
 
+export type * from "./types/cache.js";
 export type * from "./types/evaluation.js";
 export type * from "./types/generation.js";
 export type * from "./types/training.js";
@@ -105,8 +107,8 @@ export interface Model extends AsyncDisposable {
   tokens(ids: Iterable<number>): Tokens;
   /** Text of tokens. `skipSpecial` leaves special tokens out; default false. */
   decodeTokens(tokens: Iterable<number>, options?: { readonly skipSpecial?: boolean }): string;
-  /** An empty cache. Default: grows by doubling; with `grow: false` an append past `capacity` is CACHE_FULL. */
-  cache(options?: { readonly capacity?: number; readonly grow?: boolean }): KvCache;
+  /** An empty cache: one that grows, is fixed, or has a policy that makes room. */
+  cache(options?: CacheOptions): KvCache;
   /** Appends the tokens' keys and values to a new cache, or to `into`; `from` reuses its longest common prefix. `positions` default to what follows the cache's last. */
   prefill(
     tokens: Tokens,
@@ -127,37 +129,6 @@ export interface Model extends AsyncDisposable {
   generate(cache: KvCache, next: Tokens, options?: GenerateOptions): Generation;
   /** Gives its memory back once work under way is done. A second call does nothing. */
   dispose(): Promise<void>;
-}
-
-// ── the cache: a value ────────────────────────────────────────────────────────────────────────────────────────────
-/** Keys and values of all positions read so far: a value of its own, which outlives no model. One operation at a time (CACHE_BUSY); another model's cache is CACHE_FOREIGN. */
-export interface KvCache extends Disposable {
-  /** The model whose keys and values these are. */
-  readonly model: Model;
-  /** One token for each row. */
-  readonly tokens: Tokens;
-  /** The rotary position of each row. */
-  readonly positions: Uint32Array;
-  /** Rows in use. */
-  readonly length: number;
-  /** Rows there is room for. */
-  readonly capacity: number;
-  /** Bytes of its own memory; rows shared with a fork count once. */
-  readonly bytes: number;
-  /** True after `dispose`. */
-  readonly disposed: boolean;
-  /** How many leading positions were reused when this cache was made with `from`. */
-  readonly reused: number;
-  /** A cache with the same rows that goes its own way from here. */
-  fork(): KvCache;
-  /** Forgets all rows from `length` on. */
-  truncate(length: number): void;
-  /** A copy, [positions, kvHeads, headDim], in float32. Keys are rotated (post-RoPE), as models store them. */
-  read(layer: number, part: "key" | "value", range?: { readonly start: number; readonly end: number }): Float32Array;
-  /** Overwrites rows from `start` on with [rows, kvHeads, headDim] float32 values; keys must be rotated. */
-  write(layer: number, part: "key" | "value", start: number, data: Float32Array): void;
-  /** Gives its memory back. A second call does nothing. */
-  dispose(): void;
 }
 
 // ── the fuser ─────────────────────────────────────────────────────────────────────────────────────────────────────

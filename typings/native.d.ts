@@ -91,10 +91,18 @@ export class NativeSampler {
   pick(logits: Float32Array): number;
 }
 
+/** An eviction policy by its name (see cpp/cache/policies). */
+export interface PolicyOptions {
+  readonly kind: string;
+  readonly [number: string]: string | number | undefined;
+}
+
 export class NativeCache {
   readonly length: number;
   readonly capacity: number;
   readonly bytes: number;
+  /** The most rows that can come in at once where a policy makes room for them; null without one. */
+  readonly most: number | null;
   tokens(): Uint32Array;
   positions(): Uint32Array;
   fork(): NativeCache;
@@ -102,8 +110,17 @@ export class NativeCache {
   /** [end - start, kvHeads, headDim] float32; part 0 is key, 1 is value. */
   read(layer: number, part: 0 | 1, start: number, end: number): Float32Array;
   write(layer: number, part: 0 | 1, start: number, data: Float32Array): void;
-  /** Appends rows [start, end) of another cache of the same model, with their tokens and positions. */
-  append(from: NativeCache, start: number, end: number): void;
+  /**
+   * Appends rows [start, end) of another cache of the same model with their tokens, and with their positions, or (`behind`) turned so
+   * that the first stands behind this cache's last row.
+   */
+  append(from: NativeCache, start: number, end: number, behind: boolean): void;
+  /** A cache of rows [start, end), which it shares until either side writes. */
+  slice(start: number, end: number): NativeCache;
+  /** Forgets rows [start, end); later ones move down by as many positions. */
+  erase(start: number, end: number): void;
+  /** Moves all rows by `by` positions. */
+  shift(by: number): void;
   dispose(): void;
 }
 
@@ -112,15 +129,17 @@ export type LogitsWanted = "none" | "last" | "all";
 export class NativeModel {
   readonly bytes: number;
   readonly dtype: "float32" | "bfloat16";
-  cache(capacity: number, grow: boolean): NativeCache;
+  /** `policy`: what makes room in a cache that is full; its `kind`, and its numbers by name. */
+  cache(capacity: number, grow: boolean, policy: PolicyOptions | null): NativeCache;
   /**
    * Appends the tokens' keys and values; with `given` true the cache's last tokens.length rows already hold them
-   * (only queries are computed, keys and values are left as they are). Logits: [rows, vocab] float32, or null for "none".
+   * (only queries are computed, keys and values are left as they are). `positions` null: those behind the cache's last row, once its
+   * policy has made room. Logits: [rows, vocab] float32, or null for "none".
    */
   forward(
     cache: NativeCache,
     tokens: Uint32Array,
-    positions: Uint32Array,
+    positions: Uint32Array | null,
     logits: LogitsWanted,
     given: boolean,
     cancel: NativeCancel | null,
@@ -130,7 +149,7 @@ export class NativeModel {
     cache: NativeCache,
     sampler: NativeSampler,
     tokens: Uint32Array,
-    positions: Uint32Array,
+    positions: Uint32Array | null,
     given: boolean,
     wantLogits: boolean,
     cancel: NativeCancel | null,

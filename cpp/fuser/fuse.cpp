@@ -139,7 +139,8 @@ LayerReport fuse_layer(const KvCache& receiver, const Contribution& contribution
 std::vector<FuseReport> fuse(KvCache& receiver, const std::vector<Contribution>& contributions, bool parallel,
                              const CancelFlag& cancel) {
   at::NoGradGuard no_grad;
-  Draft draft{.start = receiver.length()};
+  Draft draft;
+  draft.start = receiver.length();
   for (const Contribution& contribution : contributions) {
     check_contribution(receiver, contribution);
     for (const FuseSpan& span : contribution.spans) {
@@ -162,10 +163,11 @@ std::vector<FuseReport> fuse(KvCache& receiver, const std::vector<Contribution>&
     reports.push_back(std::move(report));
   }
   check(cancel);
-  receiver.own();
+  if (draft.layers.empty()) return reports;
+  receiver.own(draft.start, draft.end);
   for (const auto& [layer, rows] : draft.layers) {
-    receiver.rows(layer, 0, draft.start, draft.end).copy_(rows.key);
-    receiver.rows(layer, 1, draft.start, draft.end).copy_(rows.value);
+    receiver.put(layer, 0, draft.start, rows.key);
+    receiver.put(layer, 1, draft.start, rows.value);
   }
   return reports;
 }

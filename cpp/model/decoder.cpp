@@ -9,9 +9,21 @@
 
 namespace c2c {
 
+namespace {
+
+std::shared_ptr<const Ropes> ropes_of(const DecoderSpec& spec) {
+  auto ropes = std::make_shared<Ropes>();
+  ropes->inverse_frequencies = spec.ropes;
+  for (const LayerSpec& layer : spec.layers) ropes->of_layer.push_back(layer.rope);
+  return ropes;
+}
+
+}  // namespace
+
 Decoder::Decoder(DecoderSpec spec, std::unordered_map<std::string, at::Tensor> weights, at::ScalarType dtype,
                  Quantize quantize)
     : spec_(std::move(spec)),
+      ropes_(ropes_of(spec_)),
       dtype_(dtype),
       weights_(take_weights(spec_, std::move(weights))),
       quantised_(quantize != Quantize::kNone) {
@@ -44,6 +56,12 @@ Batch Decoder::prepare(std::vector<Request>& requests) const {
     const auto rows = static_cast<int64_t>(r.tokens.size());
     if (r.given && r.cache->length() < rows)
       option_invalid("given", "the cache holds fewer rows than there are tokens");
+    if (!r.given) r.cache->make_room(rows);
+    if (r.positions.empty()) r.positions = r.cache->next_positions(rows);
+    for (const uint32_t position : r.positions)
+      if (position >= spec_.context)
+        throw Error("CACHE_FULL", "position " + std::to_string(position) + " is past the model's context",
+                    {{"length", static_cast<double>(position) + 1}, {"capacity", static_cast<double>(spec_.context)}});
     Share share{batch.rows(), rows, r.cache->length() - (r.given ? rows : 0), {}};
     if (!r.given) r.cache->reserve(rows);
     if (windows) {
@@ -113,8 +131,8 @@ std::vector<at::Tensor> Decoder::run_plain(std::vector<Request>& requests, const
       for (size_t n = 0; n < requests.size(); ++n) {
         const auto& [first, rows, past, unused] = batch.shares[n];
         if (requests[n].given || rows == 0) continue;
-        requests[n].cache->rows(layer, 0, past, past + rows).copy_(key.narrow(0, first, rows));
-        requests[n].cache->rows(layer, 1, past, past + rows).copy_(value.narrow(0, first, rows));
+        requests[n].cache->put(layer, 0, past, key.narrow(0, first, rows));
+        requests[n].cache->put(layer, 1, past, value.narrow(0, first, rows));
       }
     };
     const auto attend = [&](const at::Tensor& query) {

@@ -19,6 +19,7 @@ enum class Logits { kNone, kLast, kAll };
 // One sequence's share of a ragged batch.
 struct Request {
   KvCache* cache = nullptr;
+  // Positions left empty are those behind the cache's last row, once its policy has made room.
   std::vector<uint32_t> tokens, positions;
   Logits logits = Logits::kNone;
   // The cache's last rows already hold these tokens' keys and values: only queries are computed.
@@ -45,6 +46,8 @@ class Decoder {
   const DecoderWeights& weights() const;
   int64_t bytes() const;
   CacheLayout layout() const;
+  // What moves a cache's rows to other positions.
+  const std::shared_ptr<const Ropes>& ropes() const { return ropes_; }
 
   // Appends each request's keys and values to its cache; returns logits [rows, vocab] float32 (undefined for kNone).
   // A cancelled forward leaves every cache as long as it was. Runs on packed weights (made at the first call) unless a
@@ -55,7 +58,7 @@ class Decoder {
   std::vector<at::Tensor> plain_forward(std::vector<Request>& requests, const CancelFlag& cancel) const;
 
  private:
-  // Makes room in the caches.
+  // Makes room in the caches, and fills in positions.
   Batch prepare(std::vector<Request>& requests) const;
   std::vector<at::Tensor> run_plain(std::vector<Request>& requests, const Batch& batch, const CancelFlag& cancel) const;
   static void commit(std::vector<Request>& requests);
@@ -63,6 +66,7 @@ class Decoder {
   FastDecoder* fast() const;
 
   DecoderSpec spec_;
+  std::shared_ptr<const Ropes> ropes_;
   at::ScalarType dtype_;
   DecoderWeights weights_;
   bool quantised_;

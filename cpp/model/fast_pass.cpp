@@ -170,12 +170,22 @@ void Pass::view(size_t layer) {
     const Share& share = batch_.shares[n];
     const KvCache& cache = *requests_[n].cache;
     const int64_t seen = share.past + share.rows;
-    const at::Tensor keys = cache.rows(at, 0, 0, seen), values = cache.rows(at, 1, 0, seen);
     View& v = views_[n];
-    v.stride = keys.stride(0);
-    v.runs.assign(1, {keys.const_data_ptr(), values.const_data_ptr(), v.stride, seen});
-    v.keys = static_cast<std::byte*>(keys.data_ptr()) + share.past * v.stride * cache_item_;
-    v.values = static_cast<std::byte*>(values.data_ptr()) + share.past * v.stride * cache_item_;
+    v.stride = spec_.kv_heads * spec_.head_dim;
+    v.runs.clear();
+    v.rows.clear();
+    for (const Slice& s : cache.slices(0, seen)) {
+      const Block& block = *cache.segments()[s.segment].block;
+      at::Tensor keys = block.rows(at, 0, s.start, s.end), values = block.rows(at, 1, s.start, s.end);
+      v.runs.push_back({keys.const_data_ptr(), values.const_data_ptr(), keys.stride(0), s.end - s.start});
+      // New rows lie together at the end of the last segment.
+      if (!requests_[n].given && s.at <= share.past) {
+        v.keys = static_cast<std::byte*>(keys.data_ptr()) + (share.past - s.at) * v.stride * cache_item_;
+        v.values = static_cast<std::byte*>(values.data_ptr()) + (share.past - s.at) * v.stride * cache_item_;
+      }
+      v.rows.push_back(std::move(keys));
+      v.rows.push_back(std::move(values));
+    }
   }
 }
 

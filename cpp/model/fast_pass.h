@@ -18,8 +18,9 @@ class Pass {
   // A request's keys and values in one block of the decoder.
   struct View {
     std::vector<RowRun> runs;
-    std::byte *keys, *values;  // where its new rows go
-    int64_t stride;            // elements from row to row
+    std::vector<at::Tensor> rows;                  // what the runs point into
+    std::byte *keys = nullptr, *values = nullptr;  // where its new rows go
+    int64_t stride = 0;                            // elements from new row to new row
   };
 
   void walk(const Member& m);

@@ -16,6 +16,16 @@ at::ScalarType scalar_type(const std::string& name) {
 
 const char* scalar_name(at::ScalarType type) { return type == at::kFloat ? "float32" : "bfloat16"; }
 
+PolicyOptions policy_options(const Napi::Object& options) {
+  PolicyOptions out{text(options, "kind"), {}};
+  each(options.GetPropertyNames(), [&](const Napi::Value& key) {
+    const std::string name = key.As<Napi::String>().Utf8Value();
+    const Napi::Value value = options.Get(name);
+    if (name != "kind" && !value.IsUndefined()) out.numbers.emplace_back(name, integer(value));
+  });
+  return out;
+}
+
 TensorTable tensor_table(const Napi::Object& table) {
   TensorTable out;
   each(table.Get("files"), [&](const Napi::Value& file) { out.files.push_back(file.As<Napi::String>().Utf8Value()); });

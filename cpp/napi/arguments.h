@@ -39,6 +39,8 @@ inline CancelFlag cancel_flag(const Napi::Value& value) {
 
 Options projector_options(const Napi::Object& options);
 DecoderSpec decoder_spec(const Napi::Object& spec);
+// `kind`, and numbers under any other name.
+PolicyOptions policy_options(const Napi::Object& options);
 at::ScalarType scalar_type(const std::string& name);
 const char* scalar_name(at::ScalarType type);
 TensorTable tensor_table(const Napi::Object& table);

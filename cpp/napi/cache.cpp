@@ -1,3 +1,4 @@
+#include "cache/edit.h"
 #include "napi/arguments.h"
 
 namespace c2c {
@@ -17,10 +18,12 @@ Napi::Function CacheHandle::define(Napi::Env env) {
   return DefineClass(
       env, "NativeCache",
       {InstanceAccessor<&CacheHandle::length>("length"), InstanceAccessor<&CacheHandle::capacity>("capacity"),
-       InstanceAccessor<&CacheHandle::bytes>("bytes"), InstanceMethod("tokens", &CacheHandle::tokens),
-       InstanceMethod("positions", &CacheHandle::positions), InstanceMethod("fork", &CacheHandle::fork),
-       InstanceMethod("truncate", &CacheHandle::truncate), InstanceMethod("read", &CacheHandle::read),
-       InstanceMethod("write", &CacheHandle::write), InstanceMethod("append", &CacheHandle::append),
+       InstanceAccessor<&CacheHandle::bytes>("bytes"), InstanceAccessor<&CacheHandle::most>("most"),
+       InstanceMethod("tokens", &CacheHandle::tokens), InstanceMethod("positions", &CacheHandle::positions),
+       InstanceMethod("fork", &CacheHandle::fork), InstanceMethod("truncate", &CacheHandle::truncate),
+       InstanceMethod("read", &CacheHandle::read), InstanceMethod("write", &CacheHandle::write),
+       InstanceMethod("append", &CacheHandle::append), InstanceMethod("slice", &CacheHandle::slice),
+       InstanceMethod("erase", &CacheHandle::erase), InstanceMethod("shift", &CacheHandle::shift),
        InstanceMethod("dispose", &CacheHandle::dispose)});
 }
 
@@ -35,8 +38,22 @@ Napi::Value CacheHandle::length(const Napi::CallbackInfo& info) {
 Napi::Value CacheHandle::capacity(const Napi::CallbackInfo& info) {
   return sync(info.Env(), [&] { return Napi::Number::New(info.Env(), static_cast<double>(get()->capacity.load())); });
 }
+Napi::Value CacheHandle::most(const Napi::CallbackInfo& info) {
+  return sync(info.Env(), [&]() -> Napi::Value {
+    const KvCache& cache = *get()->cache;
+    if (!cache.policy()) return info.Env().Null();
+    return Napi::Number::New(info.Env(), static_cast<double>(cache.policy()->most(get()->capacity.load())));
+  });
+}
 Napi::Value CacheHandle::bytes(const Napi::CallbackInfo& info) {
-  return sync(info.Env(), [&] { return Napi::Number::New(info.Env(), static_cast<double>(get()->bytes.load())); });
+  return sync(info.Env(), [&] {
+    // A shared block may count here since another cache was disposed; a writer publishes when it is done.
+    if (get()->users.load() >= 0) {
+      const Lease lease(get(), false, "bytes");
+      get()->bytes = lease.cache().bytes();
+    }
+    return Napi::Number::New(info.Env(), static_cast<double>(get()->bytes.load()));
+  });
 }
 
 namespace {
@@ -80,9 +97,9 @@ void CacheHandle::write(const Napi::CallbackInfo& info) {
     const auto values = static_cast<int64_t>(info[3].As<Napi::Float32Array>().ElementLength());
     if (values % row != 0) option_invalid("data", "not a whole number of rows of " + std::to_string(row) + " values");
     check_rows(cache, layer, part, start, start + values / row);
-    cache.own();
-    cache.rows(layer, part, start, start + values / row)
-        .copy_(float_tensor(info[3], {values / row, cache.layout().kv_heads, cache.layout().head_dim}));
+    cache.own(start, start + values / row);
+    cache.put(layer, part, start,
+              float_tensor(info[3], {values / row, cache.layout().kv_heads, cache.layout().head_dim}));
   });
 }
 
@@ -91,18 +108,31 @@ void CacheHandle::append(const Napi::CallbackInfo& info) {
     const auto other = unwrap<CacheHandle>(info[0]);
     const Lease to(get(), true, "append");
     const Lease from(other, false, "append");
-    const int64_t start = integer(info[1]), end = integer(info[2]), count = end - start;
+    const int64_t start = integer(info[1]), end = integer(info[2]);
     if (!(to.cache().layout() == from.cache().layout())) option_invalid("from", "a cache of another shape");
     check_rows(from.cache(), 0, 0, start, end);
-    to.cache().reserve(count);
-    const int64_t past = to.cache().length();
-    for (int64_t layer = 0; layer < to.cache().layout().layers; ++layer) {
-      for (int64_t part = 0; part < 2; ++part) {
-        to.cache().rows(layer, part, past, past + count).copy_(from.cache().rows(layer, part, start, end));
-      }
+    if (info[3].As<Napi::Boolean>().Value()) {
+      append_behind(to.cache(), from.cache(), start, end);
+    } else {
+      to.cache().append(from.cache(), start, end);
     }
-    to.cache().commit(from.cache().tokens().data() + start, from.cache().positions().data() + start, count);
   });
+}
+
+Napi::Value CacheHandle::slice(const Napi::CallbackInfo& info) {
+  return sync(info.Env(), [&] {
+    const Lease lease(get(), false, "slice");
+    check_rows(lease.cache(), 0, 0, integer(info[0]), integer(info[1]));
+    return wrap(info.Env(), lease.cache().slice(integer(info[0]), integer(info[1])));
+  });
+}
+
+void CacheHandle::erase(const Napi::CallbackInfo& info) {
+  sync(info.Env(), [&] { c2c::erase(Lease(get(), true, "erase").cache(), integer(info[0]), integer(info[1])); });
+}
+
+void CacheHandle::shift(const Napi::CallbackInfo& info) {
+  sync(info.Env(), [&] { c2c::shift(Lease(get(), true, "shift").cache(), integer(info[0])); });
 }
 
 }  // namespace c2c

@@ -108,6 +108,7 @@ class CacheHandle : public Handle<CacheHandle, CacheBox> {
   Napi::Value length(const Napi::CallbackInfo& info);
   Napi::Value capacity(const Napi::CallbackInfo& info);
   Napi::Value bytes(const Napi::CallbackInfo& info);
+  Napi::Value most(const Napi::CallbackInfo& info);
   Napi::Value tokens(const Napi::CallbackInfo& info);
   Napi::Value positions(const Napi::CallbackInfo& info);
   Napi::Value fork(const Napi::CallbackInfo& info);
@@ -115,6 +116,9 @@ class CacheHandle : public Handle<CacheHandle, CacheBox> {
   Napi::Value read(const Napi::CallbackInfo& info);
   void write(const Napi::CallbackInfo& info);
   void append(const Napi::CallbackInfo& info);
+  Napi::Value slice(const Napi::CallbackInfo& info);
+  void erase(const Napi::CallbackInfo& info);
+  void shift(const Napi::CallbackInfo& info);
 };
 
 class ModelHandle : public Handle<ModelHandle, Decoder> {

@@ -53,21 +53,17 @@ struct Held {
   Request request;
   Held(const Decoder& model, std::shared_ptr<CacheBox> box, const Napi::Value& tokens, const Napi::Value& positions,
        Logits logits, bool given, const std::string& operation)
-      : lease(std::move(box), true, operation), request{&lease.cache(), ids(tokens), ids(positions), logits, given} {
+      : lease(std::move(box), true, operation),
+        request{&lease.cache(), ids(tokens), positions.IsNull() ? std::vector<uint32_t>{} : ids(positions), logits,
+                given} {
     if (!(lease.cache().layout() == model.layout())) {
       throw Error("CACHE_FOREIGN", "the cache belongs to a model of another shape",
                   {{"expected", std::string("this model's cache")}, {"actual", std::string("another model's cache")}});
     }
-    if (request.tokens.size() != request.positions.size()) option_invalid("positions", "not one for each token");
+    if (!request.positions.empty() && request.tokens.size() != request.positions.size())
+      option_invalid("positions", "not one for each token");
     for (const uint32_t id : request.tokens) {
       if (id >= model.spec().vocab) option_invalid("tokens", "id " + std::to_string(id) + " is outside the vocabulary");
-    }
-    for (const uint32_t position : request.positions) {
-      if (position >= model.spec().context) {
-        throw Error(
-            "CACHE_FULL", "position " + std::to_string(position) + " is past the model's context",
-            {{"length", static_cast<double>(position) + 1}, {"capacity", static_cast<double>(model.spec().context)}});
-      }
     }
   }
 };
@@ -113,6 +109,18 @@ class StepJob : public Job {
       if (!step.cancel->load()) return false;
       step.cancelled();
       return true;
+    });
+    // A cache without room fails its own step, not those that run with it.
+    std::erase_if(steps_, [](Step& step) {
+      const Reply problem = guard([&]() -> Reply {
+        Request& request = step.held->request;
+        if (request.given) return nullptr;
+        request.cache->make_room(static_cast<int64_t>(request.tokens.size()));
+        request.cache->reserve(static_cast<int64_t>(request.tokens.size()));
+        return nullptr;
+      });
+      if (problem) step.settle(problem);
+      return problem != nullptr;
     });
     if (steps_.empty()) return;
     std::vector<at::Tensor> rows;
@@ -165,8 +173,13 @@ Napi::Value ModelHandle::dtype(const Napi::CallbackInfo& info) {
 
 Napi::Value ModelHandle::cache(const Napi::CallbackInfo& info) {
   return sync(info.Env(), [&] {
-    return CacheHandle::wrap(
-        info.Env(), std::make_shared<KvCache>(get()->layout(), integer(info[0]), info[1].As<Napi::Boolean>().Value()));
+    const int64_t capacity = integer(info[0]);
+    const auto policy =
+        info[2].IsObject() ? make_policy(policy_options(info[2].As<Napi::Object>()), capacity) : nullptr;
+    auto cache =
+        std::make_shared<KvCache>(get()->layout(), capacity, info[1].As<Napi::Boolean>().Value(), get()->ropes());
+    cache->set_policy(policy);
+    return CacheHandle::wrap(info.Env(), std::move(cache));
   });
 }
 

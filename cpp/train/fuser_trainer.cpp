@@ -170,7 +170,7 @@ Projected FuserTrainer::project(const TrainedProjector& projector, const Rows& f
                                 const Noise* noise, double temperature, const std::vector<int64_t>& runs,
                                 std::optional<uint64_t> seed) const {
   const auto heads = heads_of(*receiver_), sharer_heads = heads_of(*sharer_);
-  const Segment make = [this, &projector, heads, sharer_heads, draws = noise ? std::optional(*noise) : std::nullopt,
+  const Stretch make = [this, &projector, heads, sharer_heads, draws = noise ? std::optional(*noise) : std::nullopt,
                         temperature, runs, seed](const std::vector<at::Tensor>& in) -> std::vector<at::Tensor> {
     // Built anew each time: casts of the weights are part of the graph, and dropout begins at the same place again.
     const auto random = seed ? std::make_shared<at::Generator>(random_stream({*seed})) : nullptr;

@@ -95,7 +95,7 @@ double ModelTrainer::accumulate(const DocumentBatch& batch, const CancelFlag& ca
   at::Tensor x = embed(spec_, weights, batch.tokens), exits;
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     check(cancel);
-    const Segment layer = [&, i](const std::vector<at::Tensor>& in) {
+    const Stretch layer = [&, i](const std::vector<at::Tensor>& in) {
       at::Tensor keys, values;
       const auto keep = [&](const at::Tensor& key, const at::Tensor& value) { keys = key, values = value; };
       const auto attend = [&](const at::Tensor& query) { return attention(spec_, i, query, keys, values); };

@@ -13,9 +13,9 @@ namespace {
 
 using torch::autograd::variable_list;
 
-// The node that stands for a segment in autograd's graph.
+// The node that stands for a stretch in autograd's graph.
 struct Recomputed final : torch::autograd::Node {
-  Segment segment;
+  Stretch stretch;
   std::vector<torch::autograd::SavedVariable> saved;
   std::vector<bool> wanted;  // which inputs need a gradient
 
@@ -27,7 +27,7 @@ struct Recomputed final : torch::autograd::Node {
     }
     {
       const at::AutoGradMode on(true);
-      const variable_list outputs = segment(inputs);
+      const variable_list outputs = stretch(inputs);
       for (size_t i = 0; i < outputs.size(); ++i) {
         if (!gradients[i].defined() || !outputs[i].requires_grad()) continue;
         roots.push_back(outputs[i]);
@@ -45,15 +45,15 @@ struct Recomputed final : torch::autograd::Node {
 
 }  // namespace
 
-std::vector<at::Tensor> recompute(const Segment& segment, const std::vector<at::Tensor>& inputs) {
-  if (!at::GradMode::is_enabled()) return segment(inputs);
+std::vector<at::Tensor> recompute(const Stretch& stretch, const std::vector<at::Tensor>& inputs) {
+  if (!at::GradMode::is_enabled()) return stretch(inputs);
   variable_list outputs;
   {
     const at::AutoGradMode off(false);
-    outputs = segment(inputs);
+    outputs = stretch(inputs);
   }
   const auto node = c10::make_intrusive<Recomputed>();
-  node->segment = segment;
+  node->stretch = stretch;
   for (const auto& input : inputs) {
     node->wanted.push_back(input.requires_grad());
     node->saved.emplace_back(input, false);

@@ -9,10 +9,10 @@
 namespace c2c {
 
 // Tensors in, tensors out. Called twice, so it must be a pure function (random draws are its inputs).
-using Segment = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
+using Stretch = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
 
-// segment(inputs), with the same values and gradients as a plain call. Leaves that the segment uses besides its inputs
+// stretch(inputs), with the same values and gradients as a plain call. Leaves that the stretch uses besides its inputs
 // (weights) get their gradients too; any other tensor that needs one must be an input.
-std::vector<at::Tensor> recompute(const Segment& segment, const std::vector<at::Tensor>& inputs);
+std::vector<at::Tensor> recompute(const Stretch& stretch, const std::vector<at::Tensor>& inputs);
 
 }  // namespace c2c

@@ -5,7 +5,7 @@ import { modelState } from "../model/state.js";
 import { tag } from "../model/tokens.js";
 import { sync } from "../native.js";
 import { choice, integer, invalid } from "../options.js";
-import type { KvCache, Model, Tokens } from "../types.js";
+import type { CacheShape, KvCache, Model, Tokens } from "../types.js";
 
 /** What sibling modules see of a cache. One writer at a time; readers and a writer exclude each other. */
 export class CacheState {
@@ -95,6 +95,10 @@ class Cache implements KvCache {
   get model(): Model {
     return this.#state.model;
   }
+  get shape(): CacheShape {
+    const { layers, kvHeads, headDim } = this.#state.model.shape;
+    return { layers, kvHeads, headDim };
+  }
   get tokens(): Tokens {
     this.#state.life.check();
     return tag(
@@ -134,14 +138,42 @@ class Cache implements KvCache {
     );
   }
 
-  truncate(length: number): void {
-    const release = this.#state.claim("truncate");
-    try {
-      integer("length", length, 0, this.#state.native.length);
-      sync(() => this.#state.native.truncate(length));
-    } finally {
-      release();
+  erase(start: number, end: number): void {
+    this.#write("erase", (native) => {
+      integer("start", start, 0, native.length);
+      integer("end", end, start, native.length);
+      native.erase(start, end);
+    });
+  }
+
+  shift(by: number): void {
+    this.#write("shift", (native) => native.shift(integer("by", by, Number.MIN_SAFE_INTEGER)));
+  }
+
+  append(other: KvCache): void {
+    const from = cacheState(other, "other");
+    from.free("append");
+    if (from.model !== this.#state.model) {
+      const details = { expected: this.#state.model.id, actual: from.model.id };
+      throw new C2CError("CACHE_FOREIGN", details, `other belongs to another model (${from.model.id})`);
     }
+    this.#write("append", (native) => native.append(from.native, 0, from.native.length, true));
+  }
+
+  slice(start: number, end = this.length): KvCache {
+    this.#state.free("slice");
+    modelState(this.#state.model).life.check();
+    const { length } = this.#state.native;
+    integer("start", start, 0, length);
+    integer("end", end, start, length);
+    return makeCache(
+      this.#state.model,
+      sync(() => this.#state.native.slice(start, end)),
+    );
+  }
+
+  truncate(length: number): void {
+    this.#write("truncate", (native) => native.truncate(integer("length", length, 0, native.length)));
   }
 
   read(layer: number, part: "key" | "value", range?: { readonly start: number; readonly end: number }): Float32Array {
@@ -154,10 +186,9 @@ class Cache implements KvCache {
   }
 
   write(layer: number, part: "key" | "value", start: number, data: Float32Array): void {
-    const release = this.#state.claim("write");
-    try {
-      const { kvHeads, headDim } = this.#state.model.shape;
-      const { length } = this.#state.native;
+    this.#write("write", (native) => {
+      const { kvHeads, headDim } = this.shape;
+      const { length } = native;
       if (!(data instanceof Float32Array) || data.length % (kvHeads * headDim) !== 0) {
         throw invalid("data", `must be a Float32Array of whole rows of ${kvHeads} × ${headDim} values`);
       }
@@ -165,11 +196,8 @@ class Cache implements KvCache {
       if (start + data.length / (kvHeads * headDim) > length) {
         throw invalid("data", `reaches past the cache's ${length} rows`);
       }
-      const index = this.#layer(layer);
-      sync(() => this.#state.native.write(index, partIndex(part), start, data));
-    } finally {
-      release();
-    }
+      native.write(this.#layer(layer), partIndex(part), start, data);
+    });
   }
 
   dispose(): void {
@@ -179,6 +207,15 @@ class Cache implements KvCache {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  #write(operation: string, change: (native: NativeCache) => void): void {
+    const release = this.#state.claim(operation);
+    try {
+      sync(() => change(this.#state.native));
+    } finally {
+      release();
+    }
   }
 
   #layer(layer: number): number {

@@ -210,7 +210,7 @@ export class Flow {
     const start = clean.native.length;
     await forward(clean, tokens, positions, "none", signal);
     this.#fused.life.check();
-    sync(() => this.#fused.native.append(clean.native, start, start + tokens.length));
+    sync(() => this.#fused.native.append(clean.native, start, start + tokens.length, false));
   }
 
   /** A generated token as the sharer reads it. */

@@ -1,10 +1,10 @@
 import type { NativeSampler } from "../../typings/native.js";
 import type { CacheState } from "../cache/cache.js";
-import { checkPositions, step } from "../model/forward.js";
+import { checkPositions, extend, step } from "../model/forward.js";
 import { native, sync } from "../native.js";
 import type { KvCache } from "../types.js";
 import type { Beginning, Choice, TokenSource } from "./generation.js";
-import { budget, type Decoding } from "./options.js";
+import { budget, type Decoding, defaultMaxNewTokens } from "./options.js";
 
 /** A sampler that counts `history` for its penalties. */
 export function makeSampler(decoding: Decoding, history: Uint32Array): NativeSampler {
@@ -32,14 +32,17 @@ export class SoloSource implements TokenSource {
   async begin(signal: AbortSignal): Promise<Beginning> {
     this.#release = this.#state.claim("generate");
     const before = this.#state.native.tokens();
-    const positions = checkPositions(this.#state.model, this.#next.length, this.#state.last());
-    const limit = budget(this.#state.model, this.#decoding.maxNewTokens, positions.at(-1) ?? 0);
+    const limit = this.#limit();
     const history = new Uint32Array(before.length + this.#next.length);
     history.set(before);
     history.set(this.#next, before.length);
     this.#sampler = makeSampler(this.#decoding, history);
     const start = performance.now();
-    const { id, logits } = await this.#step(this.#sampler, this.#next, positions, signal);
+    const last = this.#next.length - 1;
+    if (this.#endless) {
+      await extend(this.#state, this.#next.subarray(0, last), "none", signal);
+    }
+    const { id, logits } = await this.#step(this.#sampler, this.#next.subarray(this.#endless ? last : 0), signal);
     const prefillMs = performance.now() - start;
     return { id, logits, limit, promptTokens: history.length, prefillMs, sharerMs: 0, fuseMs: 0 };
   }
@@ -50,15 +53,28 @@ export class SoloSource implements TokenSource {
       throw new Error("step before begin");
     }
     this.#state.life.check();
-    const positions = checkPositions(this.#state.model, 1, this.#state.last());
-    return this.#step(sampler, Uint32Array.of(id), positions, signal);
+    return this.#step(sampler, Uint32Array.of(id), signal);
   }
 
   end(): void {
     this.#release?.();
   }
 
-  #step(sampler: NativeSampler, tokens: Uint32Array, positions: Uint32Array, signal: AbortSignal): Promise<Choice> {
-    return step(this.#state, sampler, tokens, positions, this.#decoding.logits, signal);
+  /** A policy makes room in the cache: neither its capacity nor the model's context ends the generation. */
+  get #endless(): boolean {
+    return this.#state.native.most !== null;
+  }
+
+  #limit(): number {
+    const { model } = this.#state;
+    if (this.#endless) {
+      return this.#decoding.maxNewTokens ?? defaultMaxNewTokens;
+    }
+    const positions = checkPositions(model, this.#next.length, this.#state.last());
+    return budget(model, this.#decoding.maxNewTokens, positions.at(-1) ?? 0);
+  }
+
+  #step(sampler: NativeSampler, tokens: Uint32Array, signal: AbortSignal): Promise<Choice> {
+    return step(this.#state, sampler, tokens, null, this.#decoding.logits, signal);
   }
 }

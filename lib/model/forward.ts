@@ -56,7 +56,7 @@ async function work<T>(
 export async function forward(
   cache: CacheState,
   tokens: Uint32Array,
-  positions: Uint32Array,
+  positions: Uint32Array | null,
   logits: LogitsWanted,
   signal?: AbortSignal,
   given = false,
@@ -71,12 +71,37 @@ export async function forward(
   );
 }
 
+/**
+ * Appends tokens behind the last row. Where a policy makes room, they come in pieces of half of what it can take at once, so that
+ * each piece still sees rows before it. `logits`: of all rows, [tokens.length, vocab].
+ */
+export async function extend(
+  cache: CacheState,
+  tokens: Uint32Array,
+  logits: "none" | "all",
+  signal?: AbortSignal,
+): Promise<Float32Array | null> {
+  const { most } = cache.native;
+  if (most === null || tokens.length <= Math.ceil(most / 2)) {
+    return forward(cache, tokens, null, logits, signal);
+  }
+  const piece = Math.ceil(most / 2);
+  const all = logits === "none" ? null : new Float32Array(tokens.length * cache.model.shape.vocab);
+  for (let start = 0; start < tokens.length; start += piece) {
+    const part = await forward(cache, tokens.subarray(start, start + piece), null, logits, signal);
+    if (part !== null) {
+      all?.set(part, start * cache.model.shape.vocab);
+    }
+  }
+  return all;
+}
+
 /** NativeModel.step on a cache that the caller has claimed. */
 export async function step(
   cache: CacheState,
   sampler: NativeSampler,
   tokens: Uint32Array,
-  positions: Uint32Array,
+  positions: Uint32Array | null,
   wantLogits: boolean,
   signal?: AbortSignal,
   given = false,

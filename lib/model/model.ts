@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import { makeCache } from "../cache/cache.js";
+import { checkPolicy } from "../cache/policy.js";
 import { C2CError } from "../errors.js";
 import { GenerationRun } from "../generation/generation.js";
 import { decoding } from "../generation/options.js";
@@ -9,6 +10,7 @@ import { native, run, sync } from "../native.js";
 import { integer, invalid, loadDType, loadQuantize } from "../options.js";
 import { Tokenizer } from "../tokens/tokenizer.js";
 import type {
+  CacheOptions,
   Device,
   DType,
   EncodeOptions,
@@ -26,7 +28,7 @@ import type {
 import { modelTable } from "../weights/folder.js";
 import { resolveSource } from "../weights/source.js";
 import { readModelConfig } from "./config.js";
-import { checkPositions, forward, ownCache } from "./forward.js";
+import { checkPositions, extend, forward, ownCache } from "./forward.js";
 import { keepModelState, keepPromptOptions, type ModelState } from "./state.js";
 import { checkIds, checkTokens, tag } from "./tokens.js";
 
@@ -88,12 +90,18 @@ class DecoderModel implements Model {
     return this.#state.tokenizer.decode(tokens, { skipSpecial: options?.skipSpecial ?? false });
   }
 
-  cache(options: { readonly capacity?: number; readonly grow?: boolean } = {}): KvCache {
+  cache(options: CacheOptions = {}): KvCache {
     this.#state.life.check();
-    const capacity = integer("capacity", options.capacity ?? firstCapacity, 1);
+    const { policy } = options;
+    if (policy !== undefined && (options.capacity === undefined || options.grow === true)) {
+      throw invalid("policy", "needs a `capacity`, and a cache that does not grow");
+    }
+    const most = policy === undefined ? Number.MAX_SAFE_INTEGER : this.shape.context;
+    const capacity = integer("capacity", options.capacity ?? firstCapacity, 1, most);
+    const grow = policy === undefined && (options.grow ?? true);
     return makeCache(
       this,
-      sync(() => this.#state.native.cache(capacity, options.grow ?? true)),
+      sync(() => this.#state.native.cache(capacity, grow, policy === undefined ? null : checkPolicy(policy))),
     );
   }
 
@@ -161,6 +169,12 @@ class DecoderModel implements Model {
     const state = ownCache(this, cache);
     const release = state.claim(logits === "none" ? "prefill" : "logits");
     try {
+      if (state.native.most !== null) {
+        if (options.positions !== undefined) {
+          throw invalid("positions", "are given by the policy of this cache");
+        }
+        return await extend(state, ids, logits, options.signal);
+      }
       const positions = checkPositions(this, ids.length, state.last(), options.positions);
       return await forward(state, ids, positions, logits, options.signal);
     } finally {

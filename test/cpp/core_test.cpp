@@ -1,4 +1,4 @@
-// Cache, sampler, tensor table and decoder without JavaScript. Prints "N passed, N failed".
+// Sampler, tensor table and decoder without JavaScript. Prints "N passed, N failed".
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/cat.h>
@@ -10,89 +10,16 @@
 
 #include <cstdio>
 #include <fstream>
-#include <functional>
 
+#include "check.h"
 #include "decode/sampler.h"
 #include "model/decoder.h"
+#include "small_decoder.h"
 #include "weights/tensor_table.h"
 
 using namespace c2c;
 
 namespace {
-
-int passed = 0, failed = 0;
-
-void run(const std::string& name, const std::function<bool()>& body) {
-  bool ok = false;
-  std::string note;
-  try {
-    ok = body();
-  } catch (const std::exception& error) {
-    note = error.what();
-  }
-  (ok ? passed : failed)++;
-  if (!ok) std::printf("FAILED %s %s\n", name.c_str(), note.c_str());
-}
-
-bool throws(const std::string& code, const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.code == code;
-  }
-  return false;
-}
-
-// ── cache ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-const CacheLayout layout{2, 2, 4, 64, at::kFloat};
-
-void fill(KvCache& cache, int64_t count, double value) {
-  const std::vector<uint32_t> ids(static_cast<size_t>(count), 7);
-  cache.reserve(count);
-  const int64_t past = cache.length();
-  for (int64_t layer = 0; layer < layout.layers; ++layer) {
-    for (int64_t part = 0; part < 2; ++part) cache.rows(layer, part, past, past + count).fill_(value);
-  }
-  cache.commit(ids.data(), ids.data(), count);
-}
-
-double first(const KvCache& cache, int64_t row) {
-  return cache.rows(1, 1, row, row + 1).flatten()[0].item().toDouble();
-}
-
-void caches() {
-  run("a cache grows by doubling and keeps its rows", [] {
-    KvCache cache(layout, 4, true);
-    fill(cache, 4, 1);
-    fill(cache, 1, 2);
-    return cache.capacity() == 8 && cache.length() == 5 && first(cache, 0) == 1 && first(cache, 4) == 2;
-  });
-  run("a fixed cache is full", [] {
-    KvCache cache(layout, 4, false);
-    fill(cache, 4, 1);
-    return throws("CACHE_FULL", [&] { cache.reserve(1); }) && cache.length() == 4;
-  });
-  run("a fork shares until one side writes", [] {
-    KvCache cache(layout, 8, true);
-    fill(cache, 3, 1);
-    const auto fork = cache.fork();
-    const bool shared = fork->rows(0, 0, 0, 1).data_ptr() == cache.rows(0, 0, 0, 1).data_ptr();
-    fill(*fork, 1, 2);
-    fill(cache, 1, 3);
-    return shared && first(*fork, 3) == 2 && first(cache, 3) == 3 && first(*fork, 0) == 1;
-  });
-  run("truncate", [] {
-    KvCache cache(layout, 8, true);
-    fill(cache, 3, 1);
-    cache.truncate(1);
-    return cache.length() == 1 && throws("OPTION_INVALID", [&] { cache.truncate(2); });
-  });
-  run("a cache larger than memory", [] {
-    return throws("OUT_OF_MEMORY", [] { KvCache cache(layout, int64_t{1} << 50, true); }) &&
-           throws("OUT_OF_MEMORY", [] { KvCache cache(layout, INT64_MAX / 2, true); });
-  });
-}
 
 // ── sampler ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -193,38 +120,6 @@ void tables() {
 
 // ── decoder ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-DecoderSpec spec(int64_t window) {
-  DecoderSpec s;
-  s.hidden = 16;
-  s.heads = 4;
-  s.kv_heads = 2;
-  s.head_dim = 4;
-  s.intermediate = 24;
-  s.vocab = 32;
-  s.context = 64;
-  s.query_scale = 0.5;
-  s.tied = true;
-  s.ropes = {{1.0, 0.1}};
-  s.layers = {{0, 0}, {0, window}};
-  return s;
-}
-
-std::unordered_map<std::string, at::Tensor> weights() {
-  std::unordered_map<std::string, at::Tensor> w{{"embed_tokens.weight", at::randn({32, 16})},
-                                                {"norm.weight", at::ones({16})}};
-  for (const std::string layer : {"layers.0.", "layers.1."}) {
-    w[layer + "input_layernorm.weight"] = w[layer + "post_attention_layernorm.weight"] = at::ones({16});
-    w[layer + "self_attn.q_proj.weight"] = at::randn({16, 16}) * 0.2;
-    w[layer + "self_attn.k_proj.weight"] = at::randn({8, 16}) * 0.2;
-    w[layer + "self_attn.v_proj.weight"] = at::randn({8, 16}) * 0.2;
-    w[layer + "self_attn.o_proj.weight"] = at::randn({16, 16}) * 0.2;
-    w[layer + "mlp.gate_proj.weight"] = at::randn({24, 16}) * 0.2;
-    w[layer + "mlp.up_proj.weight"] = at::randn({24, 16}) * 0.2;
-    w[layer + "mlp.down_proj.weight"] = at::randn({16, 24}) * 0.2;
-  }
-  return w;
-}
-
 Request request(KvCache& cache, uint32_t from, uint32_t to, bool given = false) {
   Request r{&cache, {}, {}, Logits::kAll, given};
   for (uint32_t i = from; i < to; ++i) {
@@ -294,10 +189,8 @@ void decoders() {
 }  // namespace
 
 int main() {
-  caches();
   samplers();
   tables();
   decoders();
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed == 0 ? 0 : 1;
+  return result();
 }

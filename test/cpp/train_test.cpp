@@ -390,7 +390,7 @@ void parts() {
   run("recompute: values, gradients of inputs and of other leaves", [] {
     const at::Tensor x = at::arange(4, at::kDouble).set_requires_grad(true);
     const at::Tensor w = (at::arange(4, at::kDouble) + 1).set_requires_grad(true);
-    const Segment segment = [w](const std::vector<at::Tensor>& in) {
+    const Stretch segment = [w](const std::vector<at::Tensor>& in) {
       return std::vector<at::Tensor>{at::tanh(in[0] * w), in[0] + in[1]};
     };
     const at::Tensor fixed = at::arange(4, at::kDouble);

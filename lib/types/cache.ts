@@ -1,0 +1,89 @@
+import type { Model, Tokens } from "../types.js";
+
+/** What leaves a cache that is full. */
+export type CachePolicy = {
+  /**
+   * The first `sinks` rows and the most recent ones stay, at their places in the cache: keys are turned there (StreamingLLM,
+   * arXiv 2309.17453). Text of any length runs in constant memory and time per token; what left is forgotten.
+   */
+  readonly kind: "sinks";
+  /** First rows that never leave, 0 to capacity − 1; default 4. 0 is a plain sliding window. */
+  readonly sinks?: number;
+  /**
+   * How many rows leave at once at least, 1 to capacity − `sinks`; default a sixteenth of the capacity. 1 keeps as many rows as
+   * fit, as StreamingLLM does, and turns all keys for every token; more at once cost less and round keys less often.
+   */
+  readonly evict?: number;
+};
+
+/** How an empty cache is made. */
+export interface CacheOptions {
+  /** Rows that it has room for at first; default 64. */
+  readonly capacity?: number;
+  /** Default true: the room doubles when it is used up. With false an append past `capacity` is CACHE_FULL. */
+  readonly grow?: boolean;
+  /** Makes room in a fixed cache that is full. Needs `capacity`, at most the model's context. */
+  readonly policy?: CachePolicy;
+}
+
+/** Sizes of a cache's rows: a row has `kvHeads` × `headDim` keys and as many values in each layer, of two or four bytes each. */
+export interface CacheShape {
+  /** Layers that have keys and values. */
+  readonly layers: number;
+  /** Key and value heads of a layer. */
+  readonly kvHeads: number;
+  /** Values of a head. */
+  readonly headDim: number;
+}
+
+/**
+ * Keys and values of all positions read so far: a value of its own, which outlives no model. One operation at a time (CACHE_BUSY);
+ * another model's cache is CACHE_FOREIGN, any use after `dispose` DISPOSED.
+ */
+export interface KvCache extends Disposable {
+  /** The model whose keys and values these are. */
+  readonly model: Model;
+  /** Its layers, heads and head size. */
+  readonly shape: CacheShape;
+  /** One token for each row. */
+  readonly tokens: Tokens;
+  /** The rotary position of each row. */
+  readonly positions: Uint32Array;
+  /** Rows in use. */
+  readonly length: number;
+  /** Rows there is room for. */
+  readonly capacity: number;
+  /** Bytes of its own memory. What several caches share counts in one of them: their sum is the memory that all of them take. */
+  readonly bytes: number;
+  /** True after `dispose`. */
+  readonly disposed: boolean;
+  /** How many leading positions were reused when this cache was made with `from`. */
+  readonly reused: number;
+  /**
+   * A cache with the same rows that goes its own way from here. No row is copied: the two share them until one writes over some, and
+   * then those are copied, 64 at a time; what either appends is its own.
+   */
+  fork(): KvCache;
+  /** Forgets all rows from `length` on. */
+  truncate(length: number): void;
+  /**
+   * Forgets rows [start, end). Later rows move down by as many positions, and their keys are turned there; what they read from the
+   * erased rows stays in them. OPTION_INVALID for a range outside the cache.
+   */
+  erase(start: number, end: number): void;
+  /** Moves all rows by `by` positions (an integer, may be negative). OPTION_INVALID for a position below 0, CACHE_FULL past the context. */
+  shift(by: number): void;
+  /**
+   * Appends another cache of the same model: its rows' keys are turned so that the first stands behind this cache's last. Rows that
+   * need no turn are shared. CACHE_FOREIGN, CACHE_FULL.
+   */
+  append(other: KvCache): void;
+  /** A cache of rows [start, end), which it shares, at their positions. Default: to the end. */
+  slice(start: number, end?: number): KvCache;
+  /** A copy, [positions, kvHeads, headDim], in float32. Keys are rotated (post-RoPE), as models store them. */
+  read(layer: number, part: "key" | "value", range?: { readonly start: number; readonly end: number }): Float32Array;
+  /** Overwrites rows from `start` on with [rows, kvHeads, headDim] float32 values; keys must be rotated. */
+  write(layer: number, part: "key" | "value", start: number, data: Float32Array): void;
+  /** Gives its memory back. A second call does nothing. */
+  dispose(): void;
+}
