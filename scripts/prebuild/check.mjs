@@ -1,7 +1,7 @@
 // Checks what is to be published: prebuilds/linux-*/*.node. The last line is "N passed, N failed".
 //   node scripts/prebuild/check.mjs [--strict]
-// --strict fails on symbols newer than glibc 2.28 and GCC 8 have; only a build in a manylinux_2_28 container has none, so
-// without it they are printed and not judged.
+// --strict fails on symbols newer than glibc 2.28 and GCC 8 have (cpp/compat/glibc.cpp is what keeps them out); without it
+// they are printed and not judged.
 import { existsSync, readdirSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -39,7 +39,9 @@ function check(path) {
   judge(file, "stripped", elf.stripped ? "" : "it has a symbol table");
   const newer = Object.entries(OLDEST).flatMap(([family, most]) => {
     const found = elf.versions[family];
-    return found !== undefined && compareVersions(found, most) > 0 ? [`${family}_${found} (${most} at most)`] : [];
+    if (found === undefined || compareVersions(found, most) <= 0) return [];
+    const names = elf.versioned.filter(([, of, version]) => of === family && compareVersions(version, most) > 0);
+    return [`${family}_${found} (${most} at most) for ${names.map(([name]) => name).join(", ")}`];
   });
   if (strict) judge(file, "runs on glibc 2.28", newer.join(", "));
   else if (newer.length > 0) console.log(`note   ${file}: needs ${newer.join(", ")}: not for publishing`);

@@ -2,9 +2,10 @@
 import { capture } from "../process.mjs";
 
 /**
- * { needed, runpath, exports, imports, stripped, versions }: libraries it asks for, its RPATH or RUNPATH, the symbols it
- * defines for others and those it takes from them, whether it has no symbol table beside that of the dynamic linker, and the newest version it needs of each
- * family of symbols (GLIBC, GLIBCXX, CXXABI). undefined when readelf is missing or the file is none for it.
+ * { needed, runpath, exports, imports, stripped, versions, versioned }: libraries it asks for, its RPATH or RUNPATH, the
+ * symbols it defines for others and those it takes from them, whether it has no symbol table beside that of the dynamic
+ * linker, the newest version it needs of each family of symbols (GLIBC, GLIBCXX, CXXABI), and [symbol, family, version] of
+ * all imports that have one. undefined when readelf is missing or the file is none for it.
  */
 export function readElf(path) {
   const read = (...flags) => capture("readelf", ["-W", ...flags, path]);
@@ -28,6 +29,12 @@ export function readElf(path) {
       .filter((row) => row[6] === "UND")
       .map((row) => row[7].replace(/@.*/, ""))
       .sort(),
+    versioned: rows
+      .filter((row) => row[6] === "UND")
+      .flatMap(({ 7: name }) => {
+        const [, symbol, family, version] = /^(\w+)@(GLIBC|GLIBCXX|CXXABI)_([\d.]+)/.exec(name) ?? [];
+        return symbol === undefined ? [] : [[symbol, family, version]];
+      }),
     stripped: !/\.symtab|\.debug_/.test(sections),
     versions: newest(versions),
   };
