@@ -13,15 +13,16 @@ export function measure(threads) {
 }
 
 export function join(measurements) {
-  const [first, ...rest] = measurements;
-  return rest.reduce(
-    (all, next) => ({
-      ...all,
-      readGBs: Math.max(all.readGBs, next.readGBs),
-      products: all.products.map((p, i) => ({ ...p, gflops: Math.max(p.gflops, next.products[i].gflops) })),
-    }),
-    first,
-  );
+  const best = (all) => Math.max(...all);
+  const [first] = measurements;
+  return {
+    ...first,
+    readGBs: best(measurements.map(({ readGBs }) => readGBs)),
+    products: first.products.map((p, i) => ({
+      ...p,
+      gflops: best(measurements.map(({ products }) => products[i].gflops)),
+    })),
+  };
 }
 
 const SIZE = { float32: 4, bfloat16: 2, int8: 1, int4: 0.5 };

@@ -9,6 +9,7 @@ export { loadFuser } from "./fuser/fuser.js";
 export { loadModel } from "./model/model.js";
 export { type TrainFuserOptions, trainFuser } from "./train/fuser.js";
 export { type Document, type ModelInit, type ModelRecipe, type ModelTrainEvent, trainModel } from "./train/model.js";
+export type { Data } from "./train/stream.js";
 export type * from "./types.js";
 
 import { noticeOnImport } from "./setup/notice.js";

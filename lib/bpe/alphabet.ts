@@ -2,12 +2,9 @@
  * GPT-2's byte alphabet: each byte has one character. Printable Latin-1 bytes are themselves, the others are counted up from U+0100,
  * so that no token's name holds a space or a control character.
  */
-const names: readonly string[] = Array.from({ length: 256 }, (_, byte) => printable(byte)).reduce<string[]>(
-  (list, isItself, byte) => {
-    const hidden = list.filter((name) => name.charCodeAt(0) >= 256).length;
-    return [...list, String.fromCharCode(isItself ? byte : 256 + hidden)];
-  },
-  [],
+const hidden = Array.from({ length: 256 }, (_, byte) => byte).filter((byte) => !printable(byte));
+const names: readonly string[] = Array.from({ length: 256 }, (_, byte) =>
+  String.fromCharCode(printable(byte) ? byte : 256 + hidden.indexOf(byte)),
 );
 
 function printable(byte: number): boolean {

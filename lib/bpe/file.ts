@@ -8,7 +8,7 @@ import { type BpeVocabulary, chatMlSpecials } from "./train.js";
 export type Json = Readonly<Record<string, unknown>>;
 
 /** ChatML with the closing newline after every message; no system message is made up. */
-export const chatMlTemplate =
+const chatMlTemplate =
   "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}" +
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
@@ -47,7 +47,7 @@ export function tokenizerFile({ tokens, merges, specials, pattern }: BpeVocabula
 }
 
 /** The content of tokenizer_config.json: end of turn, padding, and, where the vocabulary has ChatML's tokens, its template. */
-export function tokenizerConfig({ specials }: BpeVocabulary, context = 2048): Json {
+function tokenizerConfig({ specials }: BpeVocabulary, context = 2048): Json {
   const [text, , turn] = chatMlSpecials;
   const chat = chatMlSpecials.every((token) => specials.includes(token));
   return {

@@ -113,8 +113,3 @@ async function show(
   if (lines.length > 0) console.log(`\n${lines.join("\n")}`);
   if (json) console.log(JSON.stringify(report));
 }
-
-/** The last two parts of a path or of owner/name. */
-function short(id: string): string {
-  return id.split("/").slice(-2).join("/");
-}

@@ -34,7 +34,9 @@ export interface TrainingSession extends AsyncDisposable {
     samples: readonly Sample[],
     options: { readonly temperature: number; readonly scale: number; readonly noise?: readonly Float32Array[] },
   ): Promise<number>;
+  /** A weight's gradient so far, row-major. */
   gradient(name: string): Promise<Float32Array>;
+  /** A weight's values, row-major. */
   weight(name: string): Promise<Float32Array>;
   /** One optimiser step; returns the gradients' norm before clipping. */
   update(learningRate: number): Promise<number>;
