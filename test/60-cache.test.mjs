@@ -103,7 +103,10 @@ test("what is appended stands behind, as a prefill there would have it", async (
   const cache = await read(tokensOf(7));
   const part = await read(tokensOf(80, 500));
   cache.append(part);
-  assert.equal(cache.positions, Uint32Array.from({ length: 87 }, (_, i) => i));
+  assert.equal(
+    cache.positions,
+    Uint32Array.from({ length: 87 }, (_, i) => i),
+  );
   const alone = await read(tokensOf(80, 500), { positions: Uint32Array.from({ length: 80 }, (_, i) => i + 7) });
   assert.ok(difference(keep(cache.slice(7)), alone) < 1e-4);
   assert.equal(part.positions[0], 0);
@@ -239,7 +242,10 @@ test("a policy makes room: any length in constant memory", async () => {
   assert.is(tokens, 300);
   assert.is(cache.bytes, bytes);
   assert.equal([...cache.tokens.slice(0, 4)], [...prompt.slice(0, 4)]);
-  assert.equal(cache.positions, Uint32Array.from({ length: cache.length }, (_, i) => i));
+  assert.equal(
+    cache.positions,
+    Uint32Array.from({ length: cache.length }, (_, i) => i),
+  );
 });
 
 test("a cache that never fills gives what one without a policy gives", async () => {
