@@ -111,7 +111,8 @@ function tensor(name, shape, dtype, fill) {
   return { name, dtype: dtype === "float32" ? "F32" : "BF16", shape, data };
 }
 
-async function writeModel(folder, config, name, dtype) {
+/** Writes a random model of this shape; `name`: receiver or sharer, whose tokenizer it takes. */
+export async function writeModel(folder, config, name, dtype) {
   const { hidden_size: hidden, intermediate_size: inner } = config;
   const dim = config.head_dim ?? hidden / config.num_attention_heads;
   const [queries, keys] = [config.num_attention_heads * dim, config.num_key_value_heads * dim];
