@@ -248,6 +248,42 @@ test("a policy makes room: any length in constant memory", async () => {
   );
 });
 
+test("a policy's plans, carried out, keep the rows that a list keeps", async () => {
+  const pieces = fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 12 });
+  const numbers = fc.record({ capacity: fc.integer({ min: 8, max: 48 }), sinks: fc.nat(7), evict: fc.nat(20) });
+  await fc.assert(
+    fc.asyncProperty(numbers, pieces, async ({ capacity, sinks, evict: wish }, list) => {
+      const evict = 1 + (wish % (capacity - sinks));
+      const cache = model.cache({ capacity, policy: { kind: "sinks", sinks, evict } });
+      let rows = [];
+      let next = 0;
+      const append = (tokens) => {
+        const over = rows.length + tokens.length - capacity;
+        if (over > 0) {
+          const first = Math.min(sinks, rows.length);
+          rows = [...rows.slice(0, first), ...rows.slice(first + Math.min(Math.max(over, evict), rows.length - first))];
+        }
+        rows.push(...tokens);
+      };
+      try {
+        for (const count of list) {
+          const tokens = tokensOf(count, next);
+          next += count;
+          await model.prefill(tokens, { into: cache });
+          // What is longer than half of what the cache can take comes in pieces.
+          const piece = Math.ceil((capacity - sinks) / 2);
+          for (let i = 0; i < count; i += piece) append(tokens.slice(i, i + piece));
+          assert.equal([...cache.tokens], rows);
+          assert.ok(cache.positions.every((place, i) => place === i));
+        }
+      } finally {
+        cache.dispose();
+      }
+    }),
+    { numRuns: 40 },
+  );
+});
+
 test("a cache that never fills gives what one without a policy gives", async () => {
   const policy = { kind: "sinks" };
   const one = keep(model.cache({ capacity: 100, policy }));

@@ -1,5 +1,5 @@
 // What may leave a full cache. A policy plans, the cache carries the plan out (cpp/cache/edit.h, `keep`): a policy is
-// one file in cpp/cache/policies and one line in policies.cpp.
+// one file in cpp/cache/policies and its name in the list of policies.cpp.
 #pragma once
 #include <cstdint>
 #include <memory>

@@ -1,22 +1,18 @@
-// The policies there are: one line each.
-#include "cache/policies/sinks.h"
+// The policies there are: a name in this list, and a file with its make_NAME.
+#include "cache/policy.h"
 #include "core/error.h"
+
+#define C2C_POLICIES(X) X(sinks)
 
 namespace c2c {
 
-namespace {
-
-using Make = std::shared_ptr<const Policy> (*)(const PolicyOptions&, int64_t capacity);
-
-const std::pair<const char*, Make> kPolicies[] = {
-    {"sinks", make_sinks},
-};
-
-}  // namespace
+#define C2C_DECLARE(name) std::shared_ptr<const Policy> make_##name(const PolicyOptions& options, int64_t capacity);
+C2C_POLICIES(C2C_DECLARE)
 
 std::shared_ptr<const Policy> make_policy(const PolicyOptions& options, int64_t capacity) {
-  for (const auto& [kind, make] : kPolicies)
-    if (options.kind == kind) return make(options, capacity);
+#define C2C_TRY(name) \
+  if (options.kind == #name) return make_##name(options, capacity);
+  C2C_POLICIES(C2C_TRY)
   option_invalid("policy.kind", "no policy is called " + options.kind);
 }
 

@@ -1,7 +1,8 @@
-#include "cache/policies/sinks.h"
-
+// StreamingLLM (arXiv 2309.17453): the first rows, on which attention leans whatever they say, and the most recent
+// ones.
 #include <algorithm>
 
+#include "cache/policy.h"
 #include "core/error.h"
 
 namespace c2c {
@@ -27,6 +28,9 @@ class Sinks : public Policy {
 
 }  // namespace
 
+// Numbers: `sinks`, the first rows that stay (0: a plain sliding window); `evict`, how many leave at once at least.
+// With `evict` 1 the cache is always full, and every token moves and turns all of it; more at once cost less and round
+// less.
 std::shared_ptr<const Policy> make_sinks(const PolicyOptions& options, int64_t capacity) {
   int64_t sinks = 4, evict = std::max<int64_t>(1, capacity / 16);
   for (const auto& [name, value] : options.numbers) {
