@@ -44,7 +44,7 @@ export function checkBar(scores: readonly PairScore[]): readonly BarLine[] {
     const met = least ? mean >= limit : mean <= limit;
     return {
       name,
-      limit: `${least ? "≥" : "≤"} ${100 * limit} %`,
+      limit: `${least ? "≥" : "≤"} ${Math.round(100 * limit)} %`,
       mean,
       low: Math.min(...values),
       high: Math.max(...values),
