@@ -25,7 +25,7 @@ export interface ErrorDetails {
   /** A cache of another model. */
   CACHE_FOREIGN: { readonly expected: string; readonly actual: string };
   /** A call on a handle after its `dispose`. */
-  DISPOSED: { readonly handle: "model" | "cache" | "fuser" | "channel" | "generation" };
+  DISPOSED: { readonly handle: "model" | "cache" | "fuser" | "channel" | "generation" | "store" };
   /** A value that an option cannot have, with what it may be. */
   OPTION_INVALID: { readonly option: string; readonly reason: string };
   /** `status`: the HTTP status, null when no answer came. */

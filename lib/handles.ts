@@ -8,6 +8,7 @@ export class Life {
   readonly kind: ErrorDetails["DISPOSED"]["handle"];
   readonly #free: () => void;
   readonly #running = new Set<Promise<unknown>>();
+  readonly #endings = new Set<() => void>();
   #disposed = false;
   #freed = false;
 
@@ -32,6 +33,12 @@ export class Life {
     }
   }
 
+  /** Calls `f` once when the handle is disposed of, unless what this returns is called before. */
+  atEnd(f: () => void): () => void {
+    this.#endings.add(f);
+    return () => this.#endings.delete(f);
+  }
+
   /** Starts work that keeps the native side alive until it settles. */
   track<T>(work: Promise<T>): Promise<T> {
     const settled: Promise<void> = work.then(
@@ -45,6 +52,11 @@ export class Life {
   /** Marks the handle as gone and frees it, at once or when the work in flight has ended. Repeating is harmless. */
   dispose(): Promise<void> {
     this.#disposed = true;
+    const endings = [...this.#endings];
+    this.#endings.clear();
+    for (const f of endings) {
+      f();
+    }
     this.#release();
     return Promise.all(this.#running).then(() => undefined);
   }

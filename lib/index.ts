@@ -1,4 +1,5 @@
 export { audit } from "./audit/audit.js";
+export { createPrefixStore } from "./cache/prefix-store.js";
 export { connectByText } from "./channel/by-text.js";
 export { connect } from "./channel/connect.js";
 export { C2CError, type ErrorCode, type ErrorDetails, isC2CError } from "./errors.js";

@@ -5,6 +5,7 @@ import type { GenerateOptions, Generation } from "./types/generation.js";
 export type * from "./types/cache.js";
 export type * from "./types/evaluation.js";
 export type * from "./types/generation.js";
+export type * from "./types/prefixes.js";
 export type * from "./types/training.js";
 
 declare const brand: unique symbol;
@@ -109,7 +110,7 @@ export interface Model extends AsyncDisposable {
   decodeTokens(tokens: Iterable<number>, options?: { readonly skipSpecial?: boolean }): string;
   /** An empty cache: one that grows, is fixed, or has a policy that makes room. */
   cache(options?: CacheOptions): KvCache;
-  /** Appends the tokens' keys and values to a new cache, or to `into`; `from` reuses its longest common prefix. `positions` default to what follows the cache's last. */
+  /** Appends the tokens' keys and values to a new cache, or to `into`; `from` reuses the rows it has in common with the tokens from the first on, tokens and positions both equal (`reused` says how many), as they are, and is left as it is. `positions` default to what follows the cache's last. CACHE_FOREIGN, CACHE_BUSY, CACHE_FULL. */
   prefill(
     tokens: Tokens,
     options?: {

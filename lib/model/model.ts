@@ -1,6 +1,7 @@
 import { resolve } from "node:path";
 import { makeCache } from "../cache/cache.js";
 import { checkPolicy } from "../cache/policy.js";
+import { commonRows } from "../cache/prefix.js";
 import { C2CError } from "../errors.js";
 import { GenerationRun } from "../generation/generation.js";
 import { decoding } from "../generation/options.js";
@@ -182,21 +183,15 @@ class DecoderModel implements Model {
     }
   }
 
-  /** A fork of `from`, cut to the longest run of rows that begin `ids` (and stand at `positions`). */
+  /** A fork of `from`, cut to the longest run of rows that begin `ids` and stand at `positions` (default 0, 1, 2, …). */
   #prefix(from: KvCache, ids: Uint32Array, positions: Uint32Array | undefined): KvCache {
     const state = ownCache(this, from, "from");
     state.free("fork");
-    const tokens = state.native.tokens();
-    const places = state.native.positions();
-    const most = Math.min(tokens.length, ids.length);
-    let reused = 0;
-    while (
-      reused < most &&
-      tokens[reused] === ids[reused] &&
-      (positions === undefined || places[reused] === positions[reused])
-    ) {
-      reused += 1;
+    if (state.native.most !== null) {
+      throw invalid("from", "has a policy: its rows may have read what has left");
     }
+    const kept = { ids: sync(() => state.native.tokens()), positions: sync(() => state.native.positions()) };
+    const reused = commonRows(kept, { ids, positions: checkPositions(this, ids.length, -1, positions) });
     const cache = makeCache(
       this,
       sync(() => state.native.fork()),
