@@ -1,7 +1,7 @@
 import type { HeadShape, TensorTable } from "../typings/native.js";
 import { alignTokens } from "./align/index.js";
 import { lastAligned, nearest } from "./fuser/layer-map.js";
-import { projectorOptions } from "./fuser/projectors.js";
+import { projectorOptions } from "./fuser/projectors/index.js";
 import { modelState } from "./model/state.js";
 import { checkTokens, tag } from "./model/tokens.js";
 import { native, run, sync } from "./native.js";

@@ -1,6 +1,7 @@
 /** The public types of cache-to-cache. Token counts are in tokens, times in milliseconds, sizes in bytes. */
 import type { CacheOptions, KvCache } from "./types/cache.js";
 import type { GenerateOptions, Generation } from "./types/generation.js";
+import type { FuserKind } from "./types/training.js";
 
 export type * from "./types/cache.js";
 export type * from "./types/evaluation.js";
@@ -196,7 +197,7 @@ export interface Fuser extends AsyncDisposable {
   /** What it was loaded for. */
   readonly pair: Pair;
   /** Which of the reference's projectors it is made of. */
-  readonly kind: "c2c" | "ablation" | "all-in-one";
+  readonly kind: FuserKind;
   /** Sharer layer for each receiver layer, or null where nothing is fused. */
   readonly layerMap: readonly (number | null)[];
   /** Learned gate logits of each layer's keys and values; open above 0, null where there is none. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { readFuserFolder, writeFuserFolder } from "../dist/fuser/folder.js";
-import { projectorOptions } from "../dist/fuser/projectors.js";
+import { projectorOptions } from "../dist/fuser/projectors/index.js";
 import { readTensor } from "../dist/weights/read.js";
 import { fails } from "./support.mjs";
 

@@ -203,6 +203,7 @@ class AllInOne final : public Projector {
 
 }  // namespace
 
+// A projection of the sharer's rows alone with one gate for key and value, at a choice of granularities.
 std::unique_ptr<Projector> make_all_in_one(const ProjectorInit& init) { return std::make_unique<AllInOne>(init); }
 
 }  // namespace c2c

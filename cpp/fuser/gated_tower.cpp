@@ -219,10 +219,12 @@ Width read_width(const OptionReader& options) {
 
 }  // namespace
 
+// Gated towers, each for key and value: concat(sharer, receiver) -> projection, scaled by a weight and a gate.
 std::unique_ptr<Projector> make_gated_tower(const ProjectorInit& init) {
   return std::make_unique<GatedTowers>(init, read_width(init.options), Parts{});
 }
 
+// The same towers with parts left out, by option `ablation_level` (0 leaves out nothing).
 std::unique_ptr<Projector> make_ablated_tower(const ProjectorInit& init) {
   const int64_t level = init.options.count("ablation_level", 0, 0);
   if (level > 4) unsupported("ablation_level " + std::to_string(level), {"0", "1", "2", "3", "4"});

@@ -7,6 +7,10 @@
 
 namespace c2c {
 
+#define KIND(name, make) std::unique_ptr<Projector> make(const ProjectorInit&);
+#include "fuser/kinds.inl"
+#undef KIND
+
 namespace {
 
 struct Kind {
@@ -15,9 +19,9 @@ struct Kind {
 };
 
 constexpr std::array kKinds{
-    Kind{"C2CProjector", make_gated_tower},
-    Kind{"AblationProjector", make_ablated_tower},
-    Kind{"AllInOneProjector", make_all_in_one},
+#define KIND(name, make) Kind{#name, make},
+#include "fuser/kinds.inl"
+#undef KIND
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import { C2CError } from "../errors.js";
+import { projectorKinds } from "../fuser/projectors/index.js";
 import { parseObject, readText } from "../weights/file.js";
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
@@ -21,7 +22,7 @@ const fuserRecipe = v.strictObject({
   dropout: v.exactOptional(share),
   projector: v.exactOptional(
     v.strictObject({
-      kind: v.picklist(["C2CProjector", "AblationProjector", "AllInOneProjector"]),
+      kind: v.picklist(projectorKinds.map((kind) => kind.class)),
       options: v.exactOptional(v.record(v.string(), v.union([v.number(), v.boolean(), v.string()]))),
     }),
   ),

@@ -1,9 +1,9 @@
 import type { HeadShape, ProjectorSpec, TensorTable } from "../../typings/native.js";
-import type { AlignStrategy } from "../types.js";
+import type { AlignStrategy, FuserKind } from "../types.js";
 
 /** A fuser as it lies in a folder: everything but its weights' bytes. */
 export interface FuserFolder {
-  readonly kind: "c2c" | "ablation" | "all-in-one";
+  readonly kind: FuserKind;
   /** In the order of receiver layers. */
   readonly projectors: ProjectorSpec[];
   readonly receiver: HeadShape;

@@ -6,7 +6,8 @@ import { invalid, parseObject, readText } from "../weights/file.js";
 import { readEntryBytes } from "../weights/read.js";
 import { readSafetensors, type TensorData, writeSafetensors } from "../weights/safetensors.js";
 import { type FuserFolder, projectorPrefix } from "./folder-types.js";
-import { KINDS, projectorOptions } from "./projectors.js";
+import { c2c } from "./projectors/c2c.js";
+import { projectorKind, projectorOptions } from "./projectors/index.js";
 
 /** The file that marks a folder as a fuser of this package's own format. */
 export const MANIFEST = "fuser.json";
@@ -71,7 +72,7 @@ export async function readNative(folder: string): Promise<FuserFolder> {
   }
   const extra = tensors.find(({ name }) => !specs.some(({ prefix }) => name.startsWith(prefix)));
   if (extra) throw invalid(file, `tensor ${extra.name} belongs to no projector`);
-  const kind = KINDS[projector as keyof typeof KINDS];
+  const { kind } = projectorKind(projector);
   return { kind, projectors: specs, receiver, sharer, table: { files: [file], tensors }, align, recipe };
 }
 
@@ -80,7 +81,7 @@ export async function writeNative(fuser: FuserFolder, folder: string): Promise<v
   const { projectors, receiver, sharer, align, recipe } = fuser;
   const content = {
     version: VERSION,
-    projector: projectors[0]?.kind ?? "C2CProjector",
+    projector: projectors[0]?.kind ?? c2c.class,
     receiver,
     sharer,
     align,

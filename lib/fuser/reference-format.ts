@@ -9,7 +9,7 @@ import { readCheckpoint, writeCheckpoint } from "../weights/checkpoint.js";
 import { invalid, isObject, parseObject, readText, readTextIfThere } from "../weights/file.js";
 import { type FuserFolder, projectorPrefix } from "./folder-types.js";
 import { numbered, weightGroups } from "./native-format.js";
-import { KINDS, projectorOptions } from "./projectors.js";
+import { projectorKind, projectorOptions } from "./projectors/index.js";
 
 /** The file that marks a folder as one of the reference's. */
 export const LAYER_FILE = "projector_config.json";
@@ -72,7 +72,7 @@ export async function readReference(folder: string): Promise<FuserFolder> {
     prefix: projectorPrefix(projector),
   }));
   const { align, recipe } = await readRecipe(folder);
-  const kind = KINDS[common.kind as keyof typeof KINDS];
+  const { kind } = projectorKind(common.kind);
   return {
     kind,
     projectors,

@@ -1,6 +1,6 @@
 import type { FuserTrainerSpec, TensorTable } from "../../typings/native.js";
 import { lastAligned, nearest } from "../fuser/layer-map.js";
-import { projectorOptions } from "../fuser/projectors.js";
+import { projectorOptions } from "../fuser/projectors/index.js";
 import { modelState } from "../model/state.js";
 import { native, run, sync } from "../native.js";
 import { fuserBatch } from "../train/batches.js";

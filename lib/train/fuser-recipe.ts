@@ -1,5 +1,6 @@
 import { lastAligned, nearest } from "../fuser/layer-map.js";
-import { projectorOptions } from "../fuser/projectors.js";
+import { c2c } from "../fuser/projectors/c2c.js";
+import { projectorKind, projectorOptions } from "../fuser/projectors/index.js";
 import { choice, integer, invalid, loadDType } from "../options.js";
 import type { AlignStrategy, FuserRecipe, Pair } from "../types.js";
 import { flag, number, seed64 } from "./options.js";
@@ -102,16 +103,19 @@ function positive(option: string, value: unknown): number {
 
 /** A new fuser's shape. */
 function fresh(recipe: FuserRecipe, pair: Pair, temperature: CheckedFuserRecipe["temperature"]): Begun {
-  const { kind = "C2CProjector", options = {} } = recipe.projector ?? {};
-  const wide = kind === "AllInOneProjector" ? {} : { intermediate_dim: recipe.intermediate };
+  const { kind = c2c.class, options = {} } = recipe.projector ?? {};
+  // What every recipe has, for the kinds that know it.
+  const common = Object.entries({
+    intermediate_dim: recipe.intermediate,
+    initial_temperature: temperature.initial,
+    final_temperature: temperature.final,
+    anneal_steps: temperature.steps,
+  }).filter(([name]) => name in projectorKind(kind).options);
   const given = {
     hidden_dim: recipe.hidden,
     num_layers: recipe.layers,
     dropout: recipe.dropout === undefined ? undefined : number("dropout", recipe.dropout, 0, 0.999),
-    initial_temperature: temperature.initial,
-    final_temperature: temperature.final,
-    anneal_steps: temperature.steps,
-    ...wide,
+    ...Object.fromEntries(common),
     ...options,
   };
   return {

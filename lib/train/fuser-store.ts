@@ -1,7 +1,7 @@
 import type { NativeFuserTrainer, TensorEntry } from "../../typings/native.js";
 import { C2CError } from "../errors.js";
 import { type FuserFolder, projectorPrefix } from "../fuser/folder-types.js";
-import { KINDS } from "../fuser/projectors.js";
+import { projectorKind } from "../fuser/projectors/index.js";
 import type { Pair } from "../types.js";
 import { elements } from "../weights/dtypes.js";
 import { readEntryBytes } from "../weights/read.js";
@@ -31,7 +31,7 @@ export function trainedFolder(
   });
   const heads = ({ shape }: Pair["receiver"]) => ({ kvHeads: shape.kvHeads, headDim: shape.headDim });
   return {
-    kind: KINDS[recipe.kind as keyof typeof KINDS],
+    kind: projectorKind(recipe.kind).kind,
     projectors: projectorsOf(recipe),
     receiver: heads(pair.receiver),
     sharer: heads(pair.sharer),

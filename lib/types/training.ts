@@ -1,4 +1,10 @@
+import type { projectorKinds } from "../fuser/projectors/index.js";
 import type { AlignStrategy, DType, Fuser, Message } from "../types.js";
+
+/** Kinds of projectors: "c2c", "ablation", "all-in-one". */
+export type FuserKind = (typeof projectorKinds)[number]["kind"];
+/** The reference's classes of the same: "C2CProjector", "AblationProjector", "AllInOneProjector". */
+export type ProjectorClass = (typeof projectorKinds)[number]["class"];
 
 /** A conversation that ends with the assistant's message that is learnt. */
 export interface Sample {
@@ -10,7 +16,7 @@ export interface Sample {
 /** A projector class and its options, under the reference's names. */
 export interface ProjectorChoice {
   /** The class. */
-  readonly kind: "C2CProjector" | "AblationProjector" | "AllInOneProjector";
+  readonly kind: ProjectorClass;
   /** Constructor arguments; what is left out has the class's default. */
   readonly options?: Readonly<Record<string, number | boolean | string>>;
 }

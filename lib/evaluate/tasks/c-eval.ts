@@ -1,6 +1,6 @@
 import { type Layout, multipleChoice } from "./layout.js";
 
-const NAMES = ["A", "B", "C", "D"] as const;
+const NAMES: readonly string[] = ["A", "B", "C", "D"];
 
 /** C-Eval (ceval/ceval-exam): id, question, A, B, C, D, answer. Rows of its test split have no answers and are not asked. */
 export const cEval: Layout = {
@@ -10,7 +10,7 @@ export const cEval: Layout = {
   question: (fields, place) => {
     const key = fields.optional("answer")?.trim();
     if (key === undefined) return null;
-    const answer = NAMES.findIndex((name) => name === key);
+    const answer = NAMES.indexOf(key);
     if (answer < 0) throw fields.problem(`answer ${key} is none of A, B, C, D`);
     const id = `${place.subject}-${fields.id("id")}`;
     const choices = NAMES.map((name) => fields.text(name));

@@ -1,0 +1,35 @@
+import type { ProjectorKind } from "./kind.js";
+
+/** A projection of the sharer's rows alone, with one gate for keys and values at a choice of granularities. */
+export const allInOne = {
+  kind: "all-in-one",
+  class: "AllInOneProjector",
+  options: {
+    hidden_dim: 512,
+    num_layers: 2,
+    dropout: 0.1,
+    activation: "gelu",
+    use_layer_norm: true,
+    use_residual: true,
+    use_swiglu: false,
+    gate_granularity: "scalar",
+    gate_depends_on_input: false,
+    gate_input_features: "target_key",
+    gate_init_value: 0,
+    weight_granularity: "scalar",
+    weight_depends_on_input: false,
+    weight_input_features: "target_key",
+    weight_init_value: 0,
+    preserve_target_weight: true,
+    add_self: true,
+    use_concat: false,
+    weight_hidden_dim: 1024,
+    use_gumbel: true,
+    initial_temperature: 1,
+    final_temperature: 0.01,
+    anneal_steps: 1360,
+    scalar_temperature: 0.005,
+    max_sequence_length: 8192,
+    pos_emb: false,
+  },
+} as const satisfies ProjectorKind;
