@@ -126,32 +126,12 @@ struct Rope {
   const float* sin;  // [dim / 2] of one row
 };
 
-// One table an instruction set.
+// One table an instruction set; what each kernel does is said in its file.
 struct Kernels {
   const char* name;
-  // Blocks [begin, end) of a product; `scratch`: product_scratch() bytes of the calling thread.
-  void (*product)(const Product&, int64_t begin, int64_t end, std::byte* scratch);
-  // Packs `rows` (≤ 64) rows of [·, in] floats or bf16 as outputs [lane, lane + rows) of a block; the block was zeroed
-  // before. `begin`: the first input that these rows fill.
-  void (*pack)(Store, std::byte* block, int64_t block_in, const void* rows, bool bf16, int64_t stride, int64_t count,
-               int64_t lane, int64_t in, int64_t begin);
-  // out = x / rms(x) · weight over n values, and zeros up to `padded`; out in float or bf16.
-  void (*norm)(const float* x, const float* weight, double eps, int64_t n, int64_t padded, void* out, bool bf16);
-  // Turns a head of n values (norm first where `weight` is given), writes it as float or bf16.
-  void (*turn)(const float* x, const float* weight, double eps, Rope rope, int64_t n, void* out, bool bf16);
-  // Converts n values of a row between float and bf16.
-  void (*widen)(const Bf16* x, int64_t n, float* out);
-  void (*narrow)(const float* x, int64_t n, Bf16* out);
-  void (*attend)(const Attention&);
-  void (*attend_tile)(const TileAttention&);
-  // Packs rows [begin, end) of one KV head for attend_tile; begin is a multiple of 64, end too unless it is the last
-  // row.
-  void (*pack_keys)(bool bf16, const void* keys, int64_t stride, int64_t rows, int64_t dim, std::byte* block);
-  void (*pack_values)(bool bf16, const void* values, int64_t stride, int64_t rows, int64_t dim, int64_t seen,
-                      int64_t first, std::byte* packed);
-  // dst[r] = base[r] + weight[r / head_dim] · x[r] for one row of heads; weight null: 1. Float or bf16 base and dst.
-  void (*gated)(const float* x, const void* base, const float* weight, int64_t heads, int64_t dim, void* dst,
-                bool bf16);
+#define KERNEL(name, ...) void (*name)(__VA_ARGS__);
+#include "kernels/cpu/kernels.inl"
+#undef KERNEL
 };
 
 constexpr int64_t product_scratch(Store store, int64_t in) {

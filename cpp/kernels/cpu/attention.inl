@@ -1,4 +1,12 @@
 // Attention of a few queries straight from the cache: one pass over keys and values with a running softmax.
+#ifdef KERNEL
+
+// One KV head for a few queries that see the same rows.
+KERNEL(attend, const Attention&)
+// One query head and a tile of queries, by blocked products.
+KERNEL(attend_tile, const TileAttention&)
+
+#else
 
 namespace c2c::C2C_ISA {
 
@@ -227,3 +235,5 @@ inline void attend_tile(const TileAttention& a) {
 }
 
 }  // namespace c2c::C2C_ISA
+
+#endif

@@ -1,4 +1,16 @@
 // Packing of weights, and of a cache's rows for blocked attention.
+#ifdef KERNEL
+
+// Packs `count` (≤ 64) rows of [·, in] floats or bf16 as outputs [lane, lane + count) of a block; the block was zeroed
+// before. `begin`: the first input that these rows fill.
+KERNEL(pack, Store, std::byte* block, int64_t block_in, const void* rows, bool bf16, int64_t stride, int64_t count,
+       int64_t lane, int64_t in, int64_t begin)
+// Packs rows [begin, end) of one KV head for attend_tile; begin is a multiple of 64, end too unless it is the last row.
+KERNEL(pack_keys, bool bf16, const void* keys, int64_t stride, int64_t rows, int64_t dim, std::byte* block)
+KERNEL(pack_values, bool bf16, const void* values, int64_t stride, int64_t rows, int64_t dim, int64_t seen,
+       int64_t first, std::byte* packed)
+
+#else
 
 namespace c2c::C2C_ISA {
 
@@ -164,3 +176,5 @@ inline void pack_values(bool bf16, const void* values, int64_t stride, int64_t r
 }
 
 }  // namespace c2c::C2C_ISA
+
+#endif

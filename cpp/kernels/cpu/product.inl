@@ -1,4 +1,10 @@
 // Products of rows with packed weights: one register tile of up to kRows rows × kBlock outputs, for one row and for many.
+#ifdef KERNEL
+
+// Blocks [begin, end) of a product; `scratch`: product_scratch() bytes of the calling thread.
+KERNEL(product, const Product&, int64_t begin, int64_t end, std::byte* scratch)
+
+#else
 
 namespace c2c::C2C_ISA {
 
@@ -352,3 +358,5 @@ inline void product(const Product& p, int64_t begin, int64_t end, std::byte* scr
 }
 
 }  // namespace c2c::C2C_ISA
+
+#endif

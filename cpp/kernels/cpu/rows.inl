@@ -1,4 +1,17 @@
 // Passes over rows: norms, rotary turns, conversions, the gated write, and packing.
+#ifdef KERNEL
+
+// out = x / rms(x) · weight over n values, and zeros up to `padded`; out in float or bf16.
+KERNEL(norm, const float* x, const float* weight, double eps, int64_t n, int64_t padded, void* out, bool bf16)
+// Turns a head of n values (norm first where `weight` is given), writes it as float or bf16.
+KERNEL(turn, const float* x, const float* weight, double eps, Rope rope, int64_t n, void* out, bool bf16)
+// Converts n values of a row between float and bf16.
+KERNEL(widen, const Bf16* x, int64_t n, float* out)
+KERNEL(narrow, const float* x, int64_t n, Bf16* out)
+// dst[r] = base[r] + weight[r / head_dim] · x[r] for one row of heads; weight null: 1. Float or bf16 base and dst.
+KERNEL(gated, const float* x, const void* base, const float* weight, int64_t heads, int64_t dim, void* dst, bool bf16)
+
+#else
 
 namespace c2c::C2C_ISA {
 
@@ -86,3 +99,5 @@ inline void gated(const float* x, const void* base, const float* weight, int64_t
 }
 
 }  // namespace c2c::C2C_ISA
+
+#endif

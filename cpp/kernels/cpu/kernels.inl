@@ -1,0 +1,6 @@
+// The kernels' files, one line each; each uses those before it. Where KERNEL is a macro, a file only says what it offers,
+// KERNEL(name, arguments): kernels.h makes the table's columns of it, and table.inl a row.
+#include "kernels/cpu/product.inl"
+#include "kernels/cpu/rows.inl"
+#include "kernels/cpu/pack.inl"
+#include "kernels/cpu/attention.inl"
