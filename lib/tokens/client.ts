@@ -83,11 +83,52 @@ export async function loadRemote(
   return { remote: { key, folder }, table: reply.table, config: reply.config };
 }
 
-/** Encodes several texts in one go: one Uint32Array of ids for each. */
-export async function encodeRemote(remote: RemoteTokenizer, texts: readonly string[]): Promise<Uint32Array[]> {
-  const reply = await ask((id) => ({ kind: "encode", id, ...remote, texts }));
-  if (reply.kind !== "encoded") throw new Error("the tokenizer thread gave another answer");
-  return texts.map((_, i) => reply.ids.slice(i === 0 ? 0 : reply.ends[i - 1], reply.ends[i]));
+interface Wanted {
+  readonly texts: readonly string[];
+  resolve(ids: Uint32Array[]): void;
+  reject(error: unknown): void;
+}
+
+/** What is to be encoded once the code that runs now has asked for all it wants; by the tokenizer's key. */
+const outbox = new Map<number, Wanted[]>();
+
+/** Encodes several texts: one Uint32Array of ids for each. What is asked for in one go, by whomever, travels in one message. */
+export function encodeRemote(remote: RemoteTokenizer, texts: readonly string[]): Promise<Uint32Array[]> {
+  return new Promise((resolve, reject) => {
+    const waiting = outbox.get(remote.key);
+    if (waiting) {
+      waiting.push({ texts, resolve, reject });
+      return;
+    }
+    const wanted: Wanted[] = [{ texts, resolve, reject }];
+    outbox.set(remote.key, wanted);
+    queueMicrotask(() => {
+      outbox.delete(remote.key);
+      send(remote, wanted);
+    });
+  });
+}
+
+function send(remote: RemoteTokenizer, wanted: readonly Wanted[]): void {
+  const texts = wanted.flatMap((one) => one.texts);
+  const encoded = ask((id) => ({ kind: "encode", id, ...remote, texts })).then((reply) => {
+    if (reply.kind !== "encoded") throw new Error("the tokenizer thread gave another answer");
+    return texts.map((_, i) => reply.ids.slice(i === 0 ? 0 : reply.ends[i - 1], reply.ends[i]));
+  });
+  encoded.then(
+    (ids) => {
+      let first = 0;
+      for (const { texts, resolve } of wanted) {
+        resolve(ids.slice(first, first + texts.length));
+        first += texts.length;
+      }
+    },
+    (error: unknown) => {
+      // One text must not fail the others.
+      if (wanted.length > 1) for (const one of wanted) send(remote, [one]);
+      else for (const one of wanted) one.reject(error);
+    },
+  );
 }
 
 function abortable<T>(job: Promise<T>, signal: AbortSignal | undefined, late: () => void): Promise<T> {

@@ -21,6 +21,8 @@ export interface TokenizedPrompt {
 }
 
 const specialNames = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+/** Renderings of marks that are kept. */
+const MARKED = 64;
 const dropped = new FinalizationRegistry<number>(dropRemote);
 
 function content(value: unknown): string | null {
@@ -42,6 +44,7 @@ export class Tokenizer {
   readonly #remote: RemoteTokenizer;
   readonly #table: VocabularyTable;
   readonly #template: ChatTemplate;
+  readonly #marked = new Map<string, string>();
   #added: Map<string, number> | null = null;
   #ids: Map<string, number> | null = null;
 
@@ -145,7 +148,7 @@ export class Tokenizer {
   async prompt(messages: readonly Message[], options: RenderOptions = {}): Promise<TokenizedPrompt> {
     const text = this.render(messages, options);
     const ids = await this.encode(text);
-    const found = findContents(text, messages, (other) => this.render(other, options));
+    const found = findContents(text, messages, (other) => this.#renderMarks(other, options));
     const { bytes, ends } = this.spell(ids);
     const places = bytePlaces(
       text,
@@ -154,6 +157,17 @@ export class Tokenizer {
     );
     const spans = found.map(({ message }, i) => ({ message, start: places[2 * i] ?? 0, end: places[2 * i + 1] ?? 0 }));
     return { text, ids, spans: tokenSpans(spans, ends) };
+  }
+
+  /** As `render`, for contents that are marks: they are the same for all conversations with the same roles. */
+  #renderMarks(messages: readonly Message[], options: RenderOptions): string {
+    const key = JSON.stringify([messages, options]);
+    const known = this.#marked.get(key);
+    if (known !== undefined) return known;
+    const text = this.render(messages, options);
+    if (this.#marked.size >= MARKED) this.#marked.clear();
+    this.#marked.set(key, text);
+    return text;
   }
 
   /** The ids' bytes, one after another; `ends[i]` is where those of the i-th end. */
