@@ -56,6 +56,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("loadModel", Napi::Function::New(env, load_model, "loadModel"));
   exports.Set("loadFuser", Napi::Function::New(env, load_fuser, "loadFuser"));
   exports.Set("fuse", Napi::Function::New(env, fuse_caches, "fuse"));
+  exports.Set("checkCacheFile", Napi::Function::New(env, check_cache_file, "checkCacheFile"));
   exports.Set("info", Napi::Function::New(env, info, "info"));
   exports.Set("setThreads", Napi::Function::New(env, set_threads, "setThreads"));
   exports.Set("liveHandles", Napi::Function::New(env, live_handles, "liveHandles"));

@@ -1,4 +1,6 @@
 export { audit } from "./audit/audit.js";
+export { inspectCache } from "./cache/file.js";
+export { loadCache } from "./cache/load.js";
 export { createPrefixStore } from "./cache/prefix-store.js";
 export { connectByText } from "./channel/by-text.js";
 export { connect } from "./channel/connect.js";

@@ -97,6 +97,31 @@ export interface PolicyOptions {
   readonly [number: string]: string | number | undefined;
 }
 
+/** How rows are kept: as they are, in 8 or in 4 bits. */
+export type CacheForm = "plain" | "int8" | "int4";
+/** A run of a cache's rows of one form; in 8 or 4 bits `skip` rows come before them that are not the cache's. */
+export interface CachePart {
+  readonly form: CacheForm;
+  readonly rows: number;
+  readonly skip: number;
+}
+/** What a file of a cache holds: tensors in the file's order (see cpp/cache/file.h). */
+export interface CachePlan {
+  readonly parts: readonly CachePart[];
+  readonly tensors: readonly { readonly name: string; readonly dtype: string; readonly shape: readonly number[] }[];
+}
+/** A cache as a file's header describes it, by the offsets of its tensors. */
+export interface CacheFileSpec {
+  readonly rows: number;
+  readonly tokens: number;
+  readonly positions: number;
+  /** `begins`: of rows; or of keys, key_scales, values and value_scales. */
+  readonly parts: readonly (CachePart & { readonly begins: Float64Array })[];
+  /** Null: it grows. */
+  readonly capacity: number | null;
+  readonly policy: PolicyOptions | null;
+}
+
 export class NativeCache {
   readonly length: number;
   readonly capacity: number;
@@ -121,6 +146,19 @@ export class NativeCache {
   erase(start: number, end: number): void;
   /** Moves all rows by `by` positions. */
   shift(by: number): void;
+  /** What `save` writes now. */
+  plan(): CachePlan;
+  /**
+   * Writes header and tensors to the empty open file `file`, then the checksum over the 16 zeros that the header holds at
+   * `checksumAt`; returns it.
+   */
+  save(
+    file: number,
+    path: string,
+    header: Uint8Array,
+    checksumAt: number,
+    cancel: NativeCancel | null,
+  ): Promise<string>;
   dispose(): void;
 }
 
@@ -131,6 +169,8 @@ export class NativeModel {
   readonly dtype: "float32" | "bfloat16";
   /** `policy`: what makes room in a cache that is full; its `kind`, and its numbers by name. */
   cache(capacity: number, grow: boolean, policy: PolicyOptions | null): NativeCache;
+  /** Maps the open file `file`, which may be closed afterwards. */
+  loadCache(file: number, path: string, spec: CacheFileSpec): NativeCache;
   /**
    * Appends the tokens' keys and values; with `given` true the cache's last tokens.length rows already hold them
    * (only queries are computed, keys and values are left as they are). `positions` null: those behind the cache's last row, once its
@@ -357,6 +397,14 @@ export interface Native {
     order: "sequential" | "parallel",
     cancel: NativeCancel | null,
   ): Promise<NativeFuseReport[]>;
+  /** Whether an open file has this checksum, whose digits are at `checksumAt`. */
+  checkCacheFile(
+    file: number,
+    path: string,
+    checksumAt: number,
+    checksum: string,
+    cancel: NativeCancel | null,
+  ): Promise<boolean>;
   /** libtorch's version as the addon sees it at run time, e.g. "2.13.0". */
   info(): { libtorch: string; threads: number };
   setThreads(threads: number): void;

@@ -17,6 +17,9 @@ struct CacheLayout {
   int64_t row_bytes() const { return 2 * layers * kv_heads * head_dim * static_cast<int64_t>(c10::elementSize(dtype)); }
 };
 
+// How rows are kept: as they are, in 8 or in 4 bits.
+enum class Form : uint8_t { kPlain, kInt8, kInt4 };
+
 // Rows that are kept in another form than the arena's and cannot be written: in 8 or 4 bits, say.
 class StoredRows {
  public:

@@ -26,11 +26,13 @@ KvCache::KvCache(CacheLayout layout, int64_t capacity, bool grow, std::shared_pt
   segments_.push_back({make_block(limit_), 0, 0});
 }
 
-KvCache::KvCache(CacheLayout layout, std::shared_ptr<Block> block, std::vector<uint32_t> tokens,
+KvCache::KvCache(CacheLayout layout, std::vector<Segment> segments, std::vector<uint32_t> tokens,
                  std::vector<uint32_t> positions, std::shared_ptr<const Ropes> ropes)
-    : layout_(layout), limit_(std::max<int64_t>(block->capacity(), 1)), grow_(true), ropes_(std::move(ropes)) {
-  const int64_t rows = block->capacity();
-  segments_.push_back({std::move(block), 0, rows});
+    : layout_(layout),
+      limit_(std::max<int64_t>(static_cast<int64_t>(tokens.size()), 1)),
+      grow_(true),
+      ropes_(std::move(ropes)),
+      segments_(std::move(segments)) {
   *tokens_ = std::move(tokens);
   *positions_ = std::move(positions);
 }

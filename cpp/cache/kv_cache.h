@@ -29,8 +29,8 @@ class KvCache {
  public:
   // An empty cache. `ropes`: of the model; without them rows cannot move.
   KvCache(CacheLayout layout, int64_t capacity, bool grow, std::shared_ptr<const Ropes> ropes = nullptr);
-  // Rows that are there already: one block, and a token and a position for each row. Grows.
-  KvCache(CacheLayout layout, std::shared_ptr<Block> block, std::vector<uint32_t> tokens,
+  // Rows that are there already, and a token and a position for each. Grows.
+  KvCache(CacheLayout layout, std::vector<Segment> segments, std::vector<uint32_t> tokens,
           std::vector<uint32_t> positions, std::shared_ptr<const Ropes> ropes);
 
   const CacheLayout& layout() const { return layout_; }
@@ -38,6 +38,11 @@ class KvCache {
   int64_t length() const { return static_cast<int64_t>(tokens_->size()); }
   int64_t capacity() const;
   bool grows() const { return grow_; }
+  // No more than `capacity` rows from now on; it has no more yet.
+  void fix(int64_t capacity) {
+    limit_ = capacity;
+    grow_ = false;
+  }
   // Blocks that other caches use too count towards one of them.
   int64_t bytes() const;
   const std::vector<Segment>& segments() const { return segments_; }

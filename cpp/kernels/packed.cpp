@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "weights/tensor_table.h"
+#include "weights/mapping.h"
 
 namespace c2c {
 

@@ -119,6 +119,8 @@ class CacheHandle : public Handle<CacheHandle, CacheBox> {
   Napi::Value slice(const Napi::CallbackInfo& info);
   void erase(const Napi::CallbackInfo& info);
   void shift(const Napi::CallbackInfo& info);
+  Napi::Value plan(const Napi::CallbackInfo& info);
+  Napi::Value save(const Napi::CallbackInfo& info);
 };
 
 class ModelHandle : public Handle<ModelHandle, Decoder> {
@@ -129,6 +131,7 @@ class ModelHandle : public Handle<ModelHandle, Decoder> {
   Napi::Value bytes(const Napi::CallbackInfo& info);
   Napi::Value dtype(const Napi::CallbackInfo& info);
   Napi::Value cache(const Napi::CallbackInfo& info);
+  Napi::Value load_cache(const Napi::CallbackInfo& info);
   Napi::Value forward(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
 };
@@ -146,6 +149,7 @@ class FuserHandle : public Handle<FuserHandle, Fuser> {
 Napi::Value load_model(const Napi::CallbackInfo& info);
 Napi::Value load_fuser(const Napi::CallbackInfo& info);
 Napi::Value fuse_caches(const Napi::CallbackInfo& info);
+Napi::Value check_cache_file(const Napi::CallbackInfo& info);
 
 // The addon's state of one environment.
 struct State {

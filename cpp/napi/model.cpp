@@ -158,10 +158,12 @@ class StepJob : public Job {
 // ── the handle ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 Napi::Function ModelHandle::define(Napi::Env env) {
-  return DefineClass(env, "NativeModel",
-                     {InstanceAccessor<&ModelHandle::bytes>("bytes"), InstanceAccessor<&ModelHandle::dtype>("dtype"),
-                      InstanceMethod("cache", &ModelHandle::cache), InstanceMethod("forward", &ModelHandle::forward),
-                      InstanceMethod("step", &ModelHandle::step), InstanceMethod("dispose", &ModelHandle::dispose)});
+  return DefineClass(
+      env, "NativeModel",
+      {InstanceAccessor<&ModelHandle::bytes>("bytes"), InstanceAccessor<&ModelHandle::dtype>("dtype"),
+       InstanceMethod("cache", &ModelHandle::cache), InstanceMethod("loadCache", &ModelHandle::load_cache),
+       InstanceMethod("forward", &ModelHandle::forward), InstanceMethod("step", &ModelHandle::step),
+       InstanceMethod("dispose", &ModelHandle::dispose)});
 }
 
 Napi::Value ModelHandle::bytes(const Napi::CallbackInfo& info) {

@@ -27,7 +27,4 @@ struct TensorTable {
 // its file, IO_FAILED where a file cannot be opened.
 std::unordered_map<std::string, at::Tensor> map_tensors(const TensorTable& table, std::optional<at::ScalarType> dtype);
 
-// Lets the memory of a mapped tensor go; it is read from the file again when touched. Other tensors stay as they are.
-void drop_pages(const at::Tensor& tensor);
-
 }  // namespace c2c

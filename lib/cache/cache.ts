@@ -5,7 +5,20 @@ import { modelState } from "../model/state.js";
 import { tag } from "../model/tokens.js";
 import { sync } from "../native.js";
 import { choice, integer, invalid } from "../options.js";
-import type { CacheShape, KvCache, Model, Tokens } from "../types.js";
+import type { CachePolicy, CacheShape, KvCache, Model, SaveOptions, SaveReport, Tokens } from "../types.js";
+import { History } from "./history.js";
+import { saveCache } from "./save.js";
+
+/** What is known of a cache beside its rows. */
+export interface CacheOrigin {
+  /** Leading rows that came from another cache. */
+  readonly reused?: number;
+  /** What was fused into it. */
+  readonly history?: History;
+  /** Of a cache that does not grow; null: it grows. */
+  readonly capacity?: number | null;
+  readonly policy?: CachePolicy | null;
+}
 
 /** What sibling modules see of a cache. One writer at a time; readers and a writer exclude each other. */
 export class CacheState {
@@ -13,13 +26,19 @@ export class CacheState {
   readonly life: Life;
   readonly model: Model;
   readonly reused: number;
+  readonly history: History;
+  readonly capacity: number | null;
+  readonly policy: CachePolicy | null;
   #writer = false;
   #readers = 0;
 
-  constructor(model: Model, native: NativeCache, reused: number) {
+  constructor(model: Model, native: NativeCache, origin: CacheOrigin) {
     this.model = model;
     this.native = native;
-    this.reused = reused;
+    this.reused = origin.reused ?? 0;
+    this.capacity = origin.capacity ?? null;
+    this.policy = origin.policy ?? null;
+    this.history = origin.history ?? new History(this.policy !== null);
     this.life = new Life("cache", () => native.dispose());
   }
 
@@ -50,6 +69,11 @@ export class CacheState {
     if (this.#writer) {
       throw busy(operation);
     }
+  }
+
+  /** What a cache of the same rows is. */
+  origin(reused = 0): CacheOrigin {
+    return { reused, history: this.history.copy(), capacity: this.capacity, policy: this.policy };
   }
 
   /** Position of the last row, −1 when empty. */
@@ -135,6 +159,7 @@ class Cache implements KvCache {
     return makeCache(
       this.#state.model,
       sync(() => this.#state.native.fork()),
+      this.#state.origin(),
     );
   }
 
@@ -143,6 +168,7 @@ class Cache implements KvCache {
       integer("start", start, 0, native.length);
       integer("end", end, start, native.length);
       native.erase(start, end);
+      this.#state.history.erase(start, end);
     });
   }
 
@@ -157,7 +183,11 @@ class Cache implements KvCache {
       const details = { expected: this.#state.model.id, actual: from.model.id };
       throw new C2CError("CACHE_FOREIGN", details, `other belongs to another model (${from.model.id})`);
     }
-    this.#write("append", (native) => native.append(from.native, 0, from.native.length, true));
+    this.#write("append", (native) => {
+      const { length } = native;
+      native.append(from.native, 0, from.native.length, true);
+      this.#state.history.append(from.history, length);
+    });
   }
 
   slice(start: number, end = this.length): KvCache {
@@ -169,11 +199,15 @@ class Cache implements KvCache {
     return makeCache(
       this.#state.model,
       sync(() => this.#state.native.slice(start, end)),
+      { ...this.#state.origin(), history: this.#state.history.slice(start, end) },
     );
   }
 
   truncate(length: number): void {
-    this.#write("truncate", (native) => native.truncate(integer("length", length, 0, native.length)));
+    this.#write("truncate", (native) => {
+      native.truncate(integer("length", length, 0, native.length));
+      this.#state.history.truncate(length);
+    });
   }
 
   read(layer: number, part: "key" | "value", range?: { readonly start: number; readonly end: number }): Float32Array {
@@ -198,6 +232,10 @@ class Cache implements KvCache {
       }
       native.write(this.#layer(layer), partIndex(part), start, data);
     });
+  }
+
+  save(path: string, options: SaveOptions = {}): Promise<SaveReport> {
+    return saveCache(this.#state, path, options);
   }
 
   dispose(): void {
@@ -227,9 +265,9 @@ function partIndex(part: "key" | "value"): 0 | 1 {
   return choice("part", part, ["key", "value"]) === "key" ? 0 : 1;
 }
 
-/** Wraps a native cache of `model`. `reused`: leading rows that came from another cache. */
-export function makeCache(model: Model, native: NativeCache, reused = 0): KvCache {
-  const state = new CacheState(model, native, reused);
+/** Wraps a native cache of `model`. */
+export function makeCache(model: Model, native: NativeCache, origin: CacheOrigin = {}): KvCache {
+  const state = new CacheState(model, native, origin);
   const cache = new Cache(state);
   states.set(cache, state);
   watch(cache, state.life);

@@ -1,10 +1,13 @@
 import { type CacheState, cacheState } from "../cache/cache.js";
+import type { FusionSource } from "../cache/history.js";
 import { C2CError } from "../errors.js";
 import { ownCache } from "../model/forward.js";
 import { modelState } from "../model/state.js";
 import { native, run } from "../native.js";
 import { choice, integer, invalid } from "../options.js";
 import type { Contribution, FuseReport, Fuser, KvCache, SpanPair } from "../types.js";
+import { once } from "../weights/fingerprint.js";
+import { fingerprintFuser } from "./fingerprint.js";
 import { fuserState } from "./state.js";
 
 /** How several sharers are combined. */
@@ -86,7 +89,30 @@ export async function fuseShares(
     life.track(work);
   }
   const reports = await work;
+  for (const { fuser, spans } of shares) {
+    receiver.history.add(
+      fusionSource(fuser),
+      spans.map((span) => span.receiver),
+    );
+  }
   return reports.map(({ positions, ms, layers }) => ({ positions, ms, gates: layers }));
+}
+
+const sources = new WeakMap<Fuser, FusionSource>();
+
+/** What a receiver's history remembers of a fuser: never the fuser itself. */
+function fusionSource(fuser: Fuser): FusionSource {
+  const known = sources.get(fuser);
+  if (known) return known;
+  const { folder } = fuserState(fuser);
+  const { name, fingerprint } = modelState(fuser.pair.sharer);
+  const source = {
+    kind: fuser.kind,
+    fuser: once(() => fingerprintFuser(folder)),
+    sharer: { name, fingerprint },
+  };
+  sources.set(fuser, source);
+  return source;
 }
 
 function checkSpans(

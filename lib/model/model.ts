@@ -1,4 +1,4 @@
-import { resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { makeCache } from "../cache/cache.js";
 import { checkPolicy } from "../cache/policy.js";
 import { commonRows } from "../cache/prefix.js";
@@ -26,6 +26,7 @@ import type {
   Source,
   Tokens,
 } from "../types.js";
+import { fingerprintFiles, once, stampFiles } from "../weights/fingerprint.js";
 import { modelTable } from "../weights/folder.js";
 import { resolveSource } from "../weights/source.js";
 import { readModelConfig } from "./config.js";
@@ -103,6 +104,7 @@ class DecoderModel implements Model {
     return makeCache(
       this,
       sync(() => this.#state.native.cache(capacity, grow, policy === undefined ? null : checkPolicy(policy))),
+      { capacity: grow ? null : capacity, policy: policy ?? null },
     );
   }
 
@@ -195,7 +197,7 @@ class DecoderModel implements Model {
     const cache = makeCache(
       this,
       sync(() => state.native.fork()),
-      reused,
+      state.origin(reused),
     );
     cache.truncate(reused);
     return cache;
@@ -236,6 +238,7 @@ export async function loadModel(source: Source, options: LoadOptions = {}): Prom
   const config = await readModelConfig(folder);
   const dtype = loadDType(options, config.dtype);
   const [table, tokenizer] = await Promise.all([modelTable(folder), Tokenizer.load(folder, signal)]);
+  const stamps = await stampFiles([join(folder, "config.json"), ...table.files]);
   if (tokenizer.size > config.shape.vocab + spareTokens) {
     const actual = [config.shape.vocab, config.shape.hidden];
     const details = { tensor: "embed_tokens.weight", expected: [tokenizer.size, "hidden"], actual };
@@ -246,8 +249,15 @@ export async function loadModel(source: Source, options: LoadOptions = {}): Prom
     native().loadModel(config.spec, table, dtype, quantize, progress ?? null, cancel),
   );
   const life = new Life("model", () => loaded.dispose());
-  const state: ModelState = { native: loaded, life, tokenizer, eos: config.eos };
   const id = source.kind === "hub" ? source.repo : resolve(source.path);
+  const state: ModelState = {
+    native: loaded,
+    life,
+    tokenizer,
+    eos: config.eos,
+    name: source.kind === "hub" ? source.repo : basename(id),
+    fingerprint: once(() => fingerprintFiles(stamps, quantize === null ? [] : [quantize])),
+  };
   const model = new DecoderModel(id, config.shape, state);
   keepModelState(model, state);
   watch(model, life);

@@ -10,6 +10,10 @@ export interface ModelState {
   readonly life: Life;
   readonly tokenizer: Tokenizer;
   readonly eos: readonly number[];
+  /** What files of its caches call it: a repository, or its folder's name. */
+  readonly name: string;
+  /** "sha256:…" over config and weights, made once. IO_FAILED, FILE_INVALID where the files are gone or changed. */
+  fingerprint(): Promise<string>;
 }
 
 const states = new WeakMap<Model, ModelState>();

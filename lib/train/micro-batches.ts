@@ -1,6 +1,6 @@
+import { untilAborted } from "../abort.js";
 import { invalid } from "../options.js";
 import type { Sample } from "../types.js";
-import { untilAborted } from "./abort.js";
 import { type PreparedSample, prepareSample, type Reader } from "./samples.js";
 import type { Order } from "./shuffle.js";
 

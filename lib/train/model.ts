@@ -1,6 +1,7 @@
 import { copyFile, readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { ModelTrainerSpec, NativeModelTrainer, TensorTable } from "../../typings/native.js";
+import { untilAborted } from "../abort.js";
 import { ioError } from "../errors.js";
 import { newModelConfig, readModelConfig } from "../model/config.js";
 import { native, run, sync } from "../native.js";
@@ -9,7 +10,6 @@ import { writeAtomic } from "../weights/atomic.js";
 import { isObject, parseObject, readText } from "../weights/file.js";
 import { modelTable } from "../weights/folder.js";
 import { writeSafetensors } from "../weights/safetensors.js";
-import { untilAborted } from "./abort.js";
 import {
   checkRecipe,
   newestCheckpoint,

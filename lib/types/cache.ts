@@ -1,4 +1,4 @@
-import type { Model, Tokens } from "../types.js";
+import type { DType, Fuser, Model, Span, Tokens } from "../types.js";
 
 /** What leaves a cache that is full. */
 export type CachePolicy = {
@@ -34,6 +34,77 @@ export interface CacheShape {
   readonly kvHeads: number;
   /** Values of a head. */
   readonly headDim: number;
+}
+
+/** How rows are kept: "plain" in the cache's dtype, or in 8 or 4 bits a value. */
+export type CacheForm = "plain" | "int8" | "int4";
+
+/** What was fused into a cache: by which fuser, from which sharer. */
+export interface FusedRows {
+  /** The fuser's kind. */
+  readonly kind: Fuser["kind"];
+  /** The fuser's fingerprint: "sha256:…" over its projectors and weights. */
+  readonly fuser: string;
+  /** The sharer: a hub repository or a folder's name, and "sha256:…" over its config and weights. */
+  readonly sharer: { readonly name: string; readonly fingerprint: string };
+  /** Rows that were written to, ascending; null where a policy has moved rows since. */
+  readonly rows: readonly Span[] | null;
+}
+
+/** How a cache is saved. */
+export interface SaveOptions {
+  /** Raised: nothing is written, and the promise rejects with its reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** By how much values differ from what they were. */
+export interface ValueError {
+  /** Root of the mean square of differences, divided by that of the values; 0 to 1 for anything useful. */
+  readonly relative: number;
+  /** The largest difference. */
+  readonly largest: number;
+}
+
+/** What a save came to. */
+export interface SaveReport {
+  /** Size of the file. */
+  readonly bytes: number;
+  /** Bytes that plain rows would take more. */
+  readonly saved: number;
+  /** Of keys, as they come back; 0 where they are kept as they are. */
+  readonly keyError: ValueError;
+  /** Of values. */
+  readonly valueError: ValueError;
+}
+
+/** How a cache is loaded. */
+export interface LoadCacheOptions {
+  /** Raised: the promise rejects with its reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** What a cache's file says of itself. */
+export interface CacheFile {
+  /** Whose keys and values these are: a hub repository or a folder's name, and "sha256:…" over its config and weights. */
+  readonly model: { readonly name: string; readonly fingerprint: string };
+  /** Of plain rows, and of what others are turned into when they are read. */
+  readonly dtype: DType;
+  /** Layers, heads and head size. */
+  readonly shape: CacheShape;
+  /** Rows. */
+  readonly length: number;
+  /** Runs of rows of one form, in order. */
+  readonly parts: readonly { readonly form: CacheForm; readonly rows: number }[];
+  /** What was fused into it, oldest first. */
+  readonly fused: readonly FusedRows[];
+  /** Rows that a cache has room for that does not grow; null: it grows. */
+  readonly capacity: number | null;
+  /** What makes room when it is full; null: nothing. */
+  readonly policy: CachePolicy | null;
+  /** Sixteen hexadecimal digits over the whole file. */
+  readonly checksum: string;
+  /** Size of the file. */
+  readonly bytes: number;
 }
 
 /**
@@ -84,6 +155,13 @@ export interface KvCache extends Disposable {
   read(layer: number, part: "key" | "value", range?: { readonly start: number; readonly end: number }): Float32Array;
   /** Overwrites rows from `start` on with [rows, kvHeads, headDim] float32 values; keys must be rotated. */
   write(layer: number, part: "key" | "value", start: number, data: Float32Array): void;
+  /**
+   * Writes the cache as it is now into a file, which `loadCache` reads: a safetensors with rows, tokens, positions, the model's
+   * fingerprint, what was fused into it, and a checksum. It is written under another name, synced and renamed: at any moment there is
+   * the old file or the new one. The cache may be used meanwhile. IO_FAILED, with an older file as it was; FILE_INVALID where a
+   * model's or fuser's files have changed since they were loaded; an abort rejects with `signal.reason`.
+   */
+  save(path: string, options?: SaveOptions): Promise<SaveReport>;
   /** Gives its memory back. A second call does nothing. */
   dispose(): void;
 }

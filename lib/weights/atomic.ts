@@ -12,24 +12,50 @@ export function besideName(path: string): string {
 }
 
 /**
- * Writes a file whole or not at all: into a temporary name in the same folder, synced, then renamed over `path`.
- * The temporary file is removed on failure. Errors: IO_FAILED; what the chunks themselves throw passes through.
+ * Writes a file whole or not at all: `write` fills a temporary file in the same folder, which is synced and renamed over `path`;
+ * then the folder is synced. The temporary file is removed on failure; a process that is killed may leave it behind.
+ * Errors: IO_FAILED; what `write` throws passes through.
  */
-export async function writeAtomic(path: string, chunks: Chunks): Promise<void> {
+export async function writeWhole(path: string, write: (handle: FileHandle) => Promise<void>): Promise<void> {
   const temporary = besideName(path);
   try {
     const handle = await open(temporary, "wx");
     try {
-      if (typeof chunks === "string") await handle.writeFile(chunks, "utf8");
-      else for await (const chunk of chunks) await writeAll(handle, chunk);
+      await write(handle);
       await handle.sync();
     } finally {
       await handle.close();
     }
     await rename(temporary, path);
+    await syncFolder(dirname(path));
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => undefined);
     throw ioError(error, path, "write");
+  }
+}
+
+/** The same for bytes that are there, or come one after another. */
+export async function writeAtomic(path: string, chunks: Chunks): Promise<void> {
+  await writeWhole(path, async (handle) => {
+    if (typeof chunks === "string") await handle.writeFile(chunks, "utf8");
+    else for await (const chunk of chunks) await writeAll(handle, chunk);
+  });
+}
+
+/** A rename is on the disk once its folder is; where folders cannot be synced, it is up to the system. */
+async function syncFolder(folder: string): Promise<void> {
+  let handle: FileHandle;
+  try {
+    handle = await open(folder, "r");
+  } catch {
+    return;
+  }
+  try {
+    await handle.sync();
+  } catch {
+    // EINVAL or EPERM: some file systems have no such thing.
+  } finally {
+    await handle.close();
   }
 }
 

@@ -6,11 +6,6 @@ export type WeightDType = TensorEntry["dtype"];
 /** Bytes per element. */
 export const WIDTHS: Readonly<Record<WeightDType, number>> = { F32: 4, BF16: 2, F16: 2, F64: 8 };
 
-/** Whether a name is one of the element types that weights may have. */
-export function isWeightDType(name: string): name is WeightDType {
-  return Object.hasOwn(WIDTHS, name);
-}
-
 /** Product of a shape's dimensions; 1 for a scalar. Past 2^53 it is inexact, or Infinity: more than any file holds. */
 export function elements(shape: readonly number[]): number {
   if (shape.includes(0)) return 0; // Infinity * 0 would be NaN
