@@ -156,7 +156,7 @@ class Store implements PrefixStore {
     }
     shelf.touch(entry);
     const native = sync(() => entry.native.slice(0, rows));
-    return { cache: makeCache(model, native, rows), reused: rows, reason };
+    return { cache: makeCache(model, native, { reused: rows }), reused: rows, reason };
   }
 
   clear(): void {
