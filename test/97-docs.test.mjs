@@ -58,6 +58,10 @@ test("blocks: language, line, what is said above them", async () => {
       "  three();",
       "    more();",
       `  ${fence}`,
+      "<!-- change: lib/a.ts -->",
+      `${fence}diff`,
+      "+five",
+      fence,
       fence,
       "four",
       fence,
@@ -67,7 +71,8 @@ test("blocks: language, line, what is said above them", async () => {
     { page: "page", line: 2, language: "js", code: "one();" },
     { page: "page", line: 7, language: "sh", code: "two", skip: "needs a terminal" },
     { page: "page", line: 11, language: "ts", code: "three();\n  more();", prints: "3" },
-    { page: "page", line: 15, language: "", code: "four" },
+    { page: "page", line: 16, language: "diff", code: "+five", change: "lib/a.ts" },
+    { page: "page", line: 19, language: "", code: "four" },
   ]);
   await rm(folder, { recursive: true });
 });

@@ -2,9 +2,9 @@
 import { readFileSync } from "node:fs";
 
 /**
- * { page, line, language, code, skip?, prints? }: every fenced block. Comments on the line before a block say more:
- * `<!-- not run: REASON -->` marks what a check cannot run, `<!-- prints: TEXT -->` what its output must hold,
- * `<!-- file: PATH -->` a file of the repository.
+ * { page, line, language, code, skip?, prints?, file?, change? }: every fenced block. Comments on the line before a block
+ * say more: `<!-- not run: REASON -->` marks what a check cannot run, `<!-- prints: TEXT -->` what its output must hold,
+ * `<!-- file: PATH -->` a new file of the repository, `<!-- change: PATH -->` lines that leave (-) and come (+) in one.
  */
 export function blocksOf(file, name = file) {
   const lines = readFileSync(file, "utf8").split("\n");
@@ -17,7 +17,7 @@ export function blocksOf(file, name = file) {
     for (i++; i < lines.length && lines[i].trim() !== fence; i++) code.push(lines[i].slice(indent.length));
     let above = start - 1;
     while (above >= 0 && lines[above].trim() === "") above--;
-    const [, what, text] = /^<!-- (not run|prints|file): (.+) -->$/.exec(lines[above]?.trim() ?? "") ?? [];
+    const [, what, text] = /^<!-- (not run|prints|file|change): (.+) -->$/.exec(lines[above]?.trim() ?? "") ?? [];
     const said = what === undefined ? {} : { [what === "not run" ? "skip" : what]: text };
     blocks.push({ page: name, line: start + 1, language, code: code.join("\n"), ...said });
   }

@@ -3,8 +3,9 @@
 //
 // js, mjs and cjs blocks are run by Node, ts blocks are also type-checked, sh blocks are run by a shell, json blocks are
 // parsed, svg and text blocks are for people. Comments on the line before a block: `<!-- prints: TEXT -->` is what its output
-// must hold, `<!-- not run: REASON -->` marks what needs a hub, a terminal or minutes, and counts as skipped. A fence without
-// a language is a failure.
+// must hold, `<!-- file: PATH -->` and `<!-- change: PATH -->` are applied to a copy of the sources, which is compiled in the
+// end, `<!-- not run: REASON -->` marks what needs a hub, a terminal or minutes, and counts as skipped. A fence without a
+// language is a failure.
 import {
   chmodSync,
   cpSync,
@@ -59,7 +60,7 @@ function installPackage() {
   writeFileSync(join(project, "package.json"), JSON.stringify({ name: "project", private: true, type: "module" }));
 }
 
-function typeCheck(file) {
+function typeCheck(files) {
   const options = [
     "--noEmit",
     "--strict",
@@ -71,7 +72,7 @@ function typeCheck(file) {
     "--types",
     "node",
   ];
-  must(process.execPath, [join(home, "node_modules/typescript/bin/tsc"), ...options, file], { cwd: project });
+  must(process.execPath, [join(home, "node_modules/typescript/bin/tsc"), ...options, ...files], { cwd: project });
 }
 
 /** Strips the types of a block and runs it. */
@@ -85,30 +86,74 @@ function runTypeScript(file) {
   return must(process.execPath, [output], { cwd: project, env });
 }
 
-/** Compiles a block that is a file of this repository in a copy of its sources. */
-function compileOwn(path, code) {
-  const copy = join(folder, "copy");
-  if (!existsSync(copy)) {
-    for (const name of ["lib", "cpp", "typings", "scripts", "tsconfig.json", "package.json"])
-      cpSync(join(home, name), join(copy, name), { recursive: true });
-    symlinkSync(join(home, "node_modules"), join(copy, "node_modules"), "junction");
-  }
-  writeFileSync(join(copy, path), `${code}\n`);
-  if (path.endsWith(".ts"))
-    return must(process.execPath, [join(home, "node_modules/typescript/bin/tsc"), "--noEmit", "-p", copy], {
-      cwd: copy,
+/** A copy of the sources, into which blocks that are files of this repository, or changes of them, are written. */
+const copy = {
+  root: join(folder, "copy"),
+  sources: new Set(),
+  typescript: false,
+  path(file) {
+    if (!existsSync(this.root)) {
+      for (const name of ["lib", "cpp", "typings", "scripts", "tsconfig.json", "package.json"])
+        cpSync(join(home, name), join(this.root, name), { recursive: true });
+      symlinkSync(join(home, "node_modules"), join(this.root, "node_modules"), "junction");
+    }
+    if (file.endsWith(".ts")) this.typescript = true;
+    if (file.endsWith(".cpp")) this.sources.add(file);
+    return join(this.root, file);
+  },
+  add(file, code) {
+    if (existsSync(this.path(file))) throw new Error(`${file} is there already`);
+    writeFileSync(this.path(file), `${code}\n`);
+  },
+  /** Replaces the block's "-" lines by its "+" lines; other lines are there for the reader, and must be there too. */
+  change(file, code) {
+    const lines = code.split("\n").map((line) => [line[0], line.slice(1)]);
+    const [before, after] = ["+", "-"].map((left) =>
+      lines
+        .filter(([sign]) => sign !== left)
+        .map(([, text]) => `${text}\n`)
+        .join(""),
+    );
+    const text = readFileSync(this.path(file), "utf8");
+    if (text.split(before).length !== 2) throw new Error(`${file} does not have these lines, or has them twice`);
+    writeFileSync(
+      this.path(file),
+      text.replace(before, () => after),
+    );
+    // A list that is included has no compiler of its own: who includes it has.
+    if (!file.endsWith(".inl")) return;
+    for (const name of readdirSync(join(home, "cpp"), { recursive: true, encoding: "utf8" }))
+      if (name.endsWith(".cpp") && includes(join(home, "cpp", name), file.slice("cpp/".length)))
+        this.sources.add(`cpp/${name}`);
+  },
+  async compile() {
+    if (this.typescript)
+      await report.step("these files and changes: TypeScript", () => {
+        must(process.execPath, [join(home, "node_modules/typescript/bin/tsc"), "--noEmit", "-p", this.root], {
+          cwd: this.root,
+        });
+      });
+    if (this.sources.size === 0) return;
+    const { root } = JSON.parse(readFileSync(join(home, "build/libtorch.json"), "utf8"));
+    const flags = ["-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-psabi"];
+    await report.step(`these files and changes: ${[...this.sources].join(", ")}`, () => {
+      must(process.env.CXX ?? "c++", [...flags, "-Icpp", "-isystem", join(root, "include"), ...this.sources], {
+        cwd: this.root,
+      });
     });
-  const { root } = JSON.parse(readFileSync(join(home, "build/libtorch.json"), "utf8"));
-  const flags = ["-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Wno-unused-parameter", `-I${join(copy, "cpp")}`];
-  return must(process.env.CXX ?? "c++", [...flags, "-isystem", join(root, "include"), join(copy, path)], { cwd: copy });
+  },
+};
+
+/** Whether a source includes a file, itself or by an `.inl` of the same folder. */
+function includes(source, wanted) {
+  const text = readFileSync(source, "utf8");
+  if (text.includes(`#include "${wanted}"`)) return true;
+  return [...text.matchAll(/#include "(.+\.inl)"/g)].some(([, name]) => includes(join(home, "cpp", name), wanted));
 }
 
 const runners = {
   js: (file) => must(process.execPath, [file], { cwd: project, env }),
-  ts(file) {
-    typeCheck(file);
-    return runTypeScript(file);
-  },
+  ts: runTypeScript,
   sh: (file) => must("sh", ["-eu", file], { cwd: project, env }),
   json: (_file, code) => void JSON.parse(code),
 };
@@ -138,30 +183,33 @@ const FOR_PEOPLE = ["text", "svg"];
 
 try {
   installPackage();
-  let number = 0;
+  const typed = [];
   for (const path of documents()) {
-    for (const { line, language, code, skip, prints, file: own } of blocksOf(join(home, path), path)) {
+    for (const { line, language, code, skip, prints, file: own, change } of blocksOf(join(home, path), path)) {
       const name = `${path}:${line} (${language || "no language"})`;
       if (FOR_PEOPLE.includes(language)) continue;
       if (skip) {
         report.skip(name, skip);
         continue;
       }
-      if (own !== undefined) {
-        await report.step(name, () => compileOwn(own, code));
+      if (own !== undefined || change !== undefined) {
+        await report.step(name, () => (own === undefined ? copy.change(change, code) : copy.add(own, code)));
         continue;
       }
       await report.step(name, () => {
         const runner = runners[NAMES[language]];
         if (runner === undefined) throw new Error("no way to run it: name its language, or say why it is not run");
-        const file = join(project, `block-${++number}.${EXTENSIONS[language]}`);
+        const file = join(project, `${path.replace(/\W+/g, "-")}-${line}.${EXTENSIONS[language]}`);
         writeFileSync(file, `${code}\n`);
+        if (NAMES[language] === "ts") typed.push(file);
         const output = runner(file, code);
         if (prints !== undefined && !output?.includes(prints))
           throw new Error(`${JSON.stringify(prints)} is not in its output: ${output}`);
       });
     }
   }
+  if (typed.length > 0) await report.step(`types of ${typed.length} blocks`, () => void typeCheck(typed));
+  await copy.compile();
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
