@@ -1,6 +1,7 @@
-// Caches that are larger than memory: OUT_OF_MEMORY with what was asked for, and everything goes on.
-import { spawn } from "node:child_process";
+// Caches that are larger than memory: OUT_OF_MEMORY with what was asked for, and everything goes on. Caches that were lost.
+import { execFile, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { loadModel } from "../dist/index.js";
@@ -54,6 +55,20 @@ test("memory that the system refuses", async () => {
   assert.equal(errors, ["OUT_OF_MEMORY", "OUT_OF_MEMORY", "OUT_OF_MEMORY"]);
   assert.ok(text.length > 0);
   assert.ok(longer);
+});
+
+test("caches that were never disposed are freed, and named under NODE_DEBUG", async () => {
+  const run = (env) =>
+    promisify(execFile)(process.execPath, ["--expose-gc", path("support/leaks.mjs"), path("../models/pair/receiver")], {
+      env: { ...process.env, ...env },
+    });
+  const quiet = await run({ NODE_DEBUG: "" });
+  assert.equal(JSON.parse(quiet.stdout), { before: 2, after: 0 });
+  assert.is(quiet.stderr, "");
+  const { stdout, stderr } = await run({ NODE_DEBUG: "cache-to-cache" });
+  assert.equal(JSON.parse(stdout), { before: 2, after: 0 });
+  const reports = stderr.match(/a cache was collected without dispose\(\); made[\s\S]*?leaks\.mjs:\d+/g);
+  assert.is(reports?.length, 2, stderr);
 });
 
 test.run();
