@@ -16,11 +16,15 @@ export { type TrainingSession, type TrainingSource, trainingSession } from "./te
 
 /** One projector by itself: its class and options under the reference's names, and where its weights lie. */
 export interface ProjectorSource {
+  /** The class, under the reference's name. */
   readonly kind: string;
   /** Constructor arguments; what is left out has the class's default. */
   readonly options: Readonly<Record<string, number | boolean | string>>;
+  /** Of the receiver's layer. */
   readonly receiver: HeadShape;
+  /** Of the sharer's layer. */
   readonly sharer: HeadShape;
+  /** Holds its weights. */
   readonly table: TensorTable;
   /** Tensor names are this and the state_dict key. */
   readonly prefix: string;
@@ -28,15 +32,21 @@ export interface ProjectorSource {
 
 /** Rows [tokens, kvHeads, headDim] of one layer, float32. */
 export interface ProjectorRows {
+  /** Rotated. */
   readonly sharerKey: Float32Array;
+  /** Of the same rows. */
   readonly sharerValue: Float32Array;
+  /** Rotated. */
   readonly receiverKey: Float32Array;
+  /** Of the same rows. */
   readonly receiverValue: Float32Array;
 }
 
-/** `noise`: uniform draws for the key gate, then the value gate, as in training; default: inference. `temperature`: the gate's, default 1. */
+/** How a projector is run. */
 export interface ProjectOptions {
+  /** Uniform draws [tokens, kvHeads] for the key gate, then the value gate, as in training; default: inference. */
   readonly noise?: readonly Float32Array[];
+  /** The gates', default 1. */
   readonly temperature?: number;
 }
 

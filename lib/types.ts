@@ -48,7 +48,9 @@ export interface LoadOptions {
 // ── models and prompts ────────────────────────────────────────────────────────────────────────────────────────────
 /** One turn of a conversation. */
 export interface Message {
+  /** Who speaks. */
   readonly role: "system" | "user" | "assistant";
+  /** What is said, without template. */
   readonly content: string;
 }
 /** Sizes of a decoder; `hidden`, `headDim` and `vocab` in values, `context` in positions. */
@@ -81,10 +83,13 @@ export interface Prompt {
   /** Where each message's content lies, in token positions. */
   readonly spans: readonly { readonly message: number; readonly start: number; readonly end: number }[];
 }
-/** `generationPrompt` defaults to true. `continueLast`: the last message is an answer begun, its text is left open. */
+/** How messages become a prompt. */
 export interface EncodeOptions {
+  /** Whether the model may think first, where its template knows that; default false. */
   readonly thinking?: boolean;
+  /** Whether the prompt ends with what begins an answer; default true. */
   readonly generationPrompt?: boolean;
+  /** The last message is an answer begun, its text is left open; default false. */
   readonly continueLast?: boolean;
 }
 /** A loaded model. It keeps its weights until `dispose`; every call after that is DISPOSED. */
@@ -162,12 +167,16 @@ export interface Alignment {
 }
 /** Rows from `start` up to, but not including, `end`. */
 export interface Span {
+  /** The first row. */
   readonly start: number;
+  /** The row behind the last. */
   readonly end: number;
 }
 /** Rows of the receiver and the sharer's rows that belong to them, one to one. */
 export interface SpanPair {
+  /** The receiver's rows. */
   readonly receiver: Span;
+  /** As many of the sharer. */
   readonly sharer: Span;
 }
 /** Gate logits; open when > 0; null where the projector kind has none. `keyWeight`, `valueWeight`: mean weight over fused rows and heads, 0 to 1. */
@@ -227,6 +236,7 @@ export interface Link {
   readonly sharer: Model;
   /** A fuser loaded for the channel's receiver and this sharer. */
   readonly fuser: Fuser;
+  /** How tokens are aligned; default: as the fuser was trained. */
   readonly align?: AlignStrategy;
   /** What is fused: the prompt (default), or new tokens too. */
   readonly span?: "prompt" | "prompt-and-response";

@@ -33,15 +33,20 @@ for (const [entry, file] of Object.entries(entries)) {
     );
   });
 
-  test(`every export of ${entry} has a doc comment`, () => {
-    const silent = exportsOf(file).filter((symbol) => {
+  test(`every export of ${entry}, and every member of its interfaces, has a doc comment`, () => {
+    const silent = (symbol) => symbol.getDocumentationComment(checker).length === 0;
+    const missing = exportsOf(file).flatMap((symbol) => {
       const own = symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol;
-      return own.getDocumentationComment(checker).length === 0;
+      const members =
+        own.flags & (ts.SymbolFlags.Interface | ts.SymbolFlags.Class) ? [...(own.members?.values() ?? [])] : [];
+      const named = members.filter(
+        ({ name, flags }) => !name.startsWith("__") && !(flags & ts.SymbolFlags.TypeParameter),
+      );
+      return [own, ...named.filter(silent)]
+        .filter(silent)
+        .map(({ name }) => (name === own.name ? name : `${own.name}.${name}`));
     });
-    assert.equal(
-      silent.map(({ name }) => name),
-      [],
-    );
+    assert.equal(missing, []);
   });
 }
 

@@ -5,16 +5,24 @@
 
 /** One tensor of a table: bytes [begin, end) of `files[file]`, row-major. */
 export interface TensorEntry {
+  /** Unique in its table. */
   readonly name: string;
+  /** Under safetensors' names. */
   readonly dtype: "F32" | "BF16" | "F16" | "F64";
+  /** Row-major; empty for one value. */
   readonly shape: readonly number[];
+  /** Index into the table's files. */
   readonly file: number;
+  /** The first byte in its file. */
   readonly begin: number;
+  /** The byte behind the last. */
   readonly end: number;
 }
 /** Tensors as they lie in files; native maps the files. */
 export interface TensorTable {
+  /** Paths. */
   readonly files: readonly string[];
+  /** In no particular order. */
   readonly tensors: readonly TensorEntry[];
 }
 
@@ -199,7 +207,9 @@ export class NativeModel {
 
 /** Heads of keys and values of one layer. */
 export interface HeadShape {
+  /** Key and value heads. */
   readonly kvHeads: number;
+  /** Values of a head. */
   readonly headDim: number;
 }
 export interface ProjectorSpec {

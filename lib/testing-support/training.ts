@@ -10,15 +10,23 @@ import type { AlignStrategy, Pair, Sample } from "../types.js";
 
 /** What is trained, and how. */
 export interface TrainingSource {
-  /** The projector's class and options under the reference's names. */
+  /** The projector's class under the reference's name. */
   readonly kind: string;
+  /** What is left out has the class's default. */
   readonly options: Readonly<Record<string, number | boolean | string>>;
+  /** Which sharer layer feeds which receiver layer. */
   readonly layerMap: "last-aligned" | "nearest";
+  /** How tokens are aligned. */
   readonly align: AlignStrategy;
+  /** Soft gates with noise; else hard ones. */
   readonly gumbel: boolean;
+  /** AdamW's. */
   readonly betas: readonly [number, number];
+  /** AdamW's. */
   readonly eps: number;
+  /** AdamW's, on all weights. */
   readonly weightDecay: number;
+  /** The L2 norm that gradients are clipped to; 0: off. */
   readonly clipNorm: number;
 }
 

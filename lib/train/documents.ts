@@ -4,6 +4,7 @@ import type { Tokens } from "../types.js";
 
 /** Token ids, and which of them are learnt. */
 export interface Document {
+  /** Ids of the vocabulary that is trained (OPTION_INVALID), at most the context and one more. */
   readonly tokens: Tokens | Uint32Array;
   /** 1 where the token at this index is a target of the loss; default: all but the first, which follows nothing. */
   readonly targets?: Uint8Array;

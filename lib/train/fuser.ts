@@ -44,6 +44,7 @@ export interface TrainFuserOptions {
   readonly resume?: boolean;
   /** Samples for the validation loss, as in inference: hard gates, no dropout. */
   readonly validation?: readonly Sample[];
+  /** Raised: the iterator throws its reason, after a checkpoint where there is a folder. */
   readonly signal?: AbortSignal;
 }
 

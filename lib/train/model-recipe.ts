@@ -12,6 +12,7 @@ export interface ModelRecipe {
   readonly betas?: readonly [number, number];
   /** Default: a twentieth of the steps. */
   readonly warmupSteps?: number;
+  /** Optimiser steps, 1 or more. */
   readonly steps: number;
   /** Documents in a step; default 64. */
   readonly batchSize?: number;

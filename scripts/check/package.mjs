@@ -1,6 +1,6 @@
 // The package as people get it: packed, installed in an empty project, and the README's example run there in every way.
 //   npm run check:package       needs prebuilds/ (npm run prebuild) and a libtorch
-import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -54,7 +54,9 @@ function typescript(resolution, settings) {
 
 let tarball;
 // A build here knows where its libtorch is; an installed package has to be told when that is no place it looks at.
-const recorded = JSON.parse(readFileSync(join(home, "build/libtorch.json"), "utf8")).root;
+// Where nothing was built (a machine that only tries prebuilds), it must be in such a place.
+const record = join(home, "build/libtorch.json");
+const recorded = existsSync(record) ? JSON.parse(readFileSync(record, "utf8")).root : undefined;
 const libtorch =
   readChoice()?.root === recorded || places().some(({ root }) => root === recorded) ? undefined : recorded;
 
