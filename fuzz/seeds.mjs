@@ -27,8 +27,44 @@ function table(wanted, sizes, entries) {
   ]);
 }
 
+const I16 = (value) => {
+  const bytes = Buffer.alloc(2);
+  bytes.writeInt16LE(value);
+  return bytes;
+};
+const FORMS = ["plain", "int8", "int4"];
+
+/** A cache of one layer, one head of four values, float32; `begins`: of rows, keys, key_scales, values, value_scales. */
+function cache(rows, tokens, positions, parts, bytes) {
+  const part = ({ form, rows: count, skip = 0, begins }) =>
+    Buffer.concat([Buffer.from([FORMS.indexOf(form), 1]), ...[count, skip, ...begins].map(I16)]);
+  return Buffer.concat([
+    Buffer.from([0, 0, 1, 0]),
+    ...[rows, tokens, positions].map(I16),
+    Buffer.from([parts.length]),
+    ...parts.map(part),
+    Buffer.alloc(bytes, 1),
+  ]);
+}
+
 /** Inputs by target. */
 export const seeds = {
+  cache_file_fuzz: [
+    cache(0, 0, 0, [], 0),
+    cache(2, 64, 72, [{ form: "plain", rows: 2, begins: [0, 0, 0, 0, 0] }], 80),
+    cache(2, 0, 0, [{ form: "int8", rows: 2, skip: 1, begins: [0, 28, 0, 40, 16] }], 64),
+    cache(2, 0, 0, [{ form: "int4", rows: 2, begins: [0, 24, 0, 56, 16] }], 96),
+    cache(
+      3,
+      0,
+      0,
+      [
+        { form: "plain", rows: 1, begins: [0, 0, 0, 0, 0] },
+        { form: "int8", rows: 2, begins: [0, 24, 0, 40, 16] },
+      ],
+      64,
+    ),
+  ],
   tensor_table_fuzz: [
     table(0, [], []),
     table(0, [24], [{ name: 0, dtype: "F32", shape: [2, 3], begin: 0, end: 24 }]),

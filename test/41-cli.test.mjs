@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { loadModel } from "../dist/index.js";
 
 const path = (relative) => fileURLToPath(new URL(relative, import.meta.url));
 const pair = path("../models/pair");
@@ -62,6 +63,23 @@ test("chat answers every line", async () => {
   const { code, stdout, stderr } = await run(["chat", ...both, "--max-new-tokens", "4"], `${question}\nAnd now?\n`);
   assert.is(code, 0, stderr);
   assert.ok(stdout.split("\n").length >= 3);
+});
+
+test("inspect a cache's file", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "c2c-cli-"));
+  const model = await loadModel({ kind: "folder", path: receiver });
+  const cache = await model.prefill(model.tokens([1, 2, 3]));
+  const file = join(folder, "cache");
+  await cache.save(file, { quantize: "int8" });
+  cache.dispose();
+  await model.dispose();
+  const found = JSON.parse((await run(["inspect", file, "--json"])).stdout);
+  assert.equal([found.kind, found.length, found.parts], ["cache", 3, [{ form: "int8", rows: 3 }]]);
+  assert.match((await run(["inspect", file])).stdout, /^cache of receiver, 3 rows in float32/);
+  const { code, stderr } = await run(["inspect", join(receiver, "model.safetensors")]);
+  assert.is(code, 1);
+  assert.match(stderr, /^error FILE_INVALID: /);
+  await rm(folder, { recursive: true });
 });
 
 test("inspect a model and a fuser", async () => {

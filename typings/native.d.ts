@@ -130,6 +130,12 @@ export interface CacheFileSpec {
   readonly policy: PolicyOptions | null;
 }
 
+/** Root mean square of differences over that of values; the largest difference. */
+export interface NativeValueError {
+  readonly relative: number;
+  readonly largest: number;
+}
+
 export class NativeCache {
   readonly length: number;
   readonly capacity: number;
@@ -154,6 +160,20 @@ export class NativeCache {
   erase(start: number, end: number): void;
   /** Moves all rows by `by` positions. */
   shift(by: number): void;
+  /**
+   * A cache of the same rows, plain ones in 8 or 4 bits (see cpp/cache/quantized.h). `bytes`: what the rows take then; `plain`: what
+   * they take as they are. Errors: of those that were plain.
+   */
+  quantize(
+    form: "int8" | "int4",
+    cancel: NativeCancel | null,
+  ): Promise<{
+    cache: NativeCache;
+    bytes: number;
+    plain: number;
+    keyError: NativeValueError;
+    valueError: NativeValueError;
+  }>;
   /** What `save` writes now. */
   plan(): CachePlan;
   /**

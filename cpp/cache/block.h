@@ -24,9 +24,12 @@ enum class Form : uint8_t { kPlain, kInt8, kInt4 };
 class StoredRows {
  public:
   virtual ~StoredRows() = default;
+  virtual Form form() const = 0;
   virtual int64_t length() const = 0;
   // Bytes that it holds.
   virtual int64_t bytes() const = 0;
+  // Rows [start, end) one after another at `out`, as float or bfloat16; many threads may ask at once.
+  virtual void copy(int64_t layer, int64_t part, int64_t start, int64_t end, at::ScalarType type, void* out) const = 0;
   // A copy in the cache's dtype, [end - start, kvHeads, headDim]; part 0 is key, 1 is value.
   virtual at::Tensor rows(int64_t layer, int64_t part, int64_t start, int64_t end) const = 0;
 };

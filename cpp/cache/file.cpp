@@ -8,8 +8,10 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 #include "cache/digest.h"
+#include "cache/quantized.h"
 #include "core/system.h"
 
 namespace c2c {
@@ -28,6 +30,11 @@ std::vector<Run> runs_of(const KvCache& cache) {
   std::vector<Run> runs;
   for (const Segment& s : cache.segments()) {
     if (s.rows == 0) continue;
+    const StoredRows* stored = s.block->stored();
+    if (stored != nullptr) {
+      runs.push_back({{stored->form(), s.rows, s.start % kCodeRows}, {s}});
+      continue;
+    }
     if (runs.empty() || runs.back().part.form != Form::kPlain) runs.push_back({});
     runs.back().part.rows += s.rows;
     runs.back().segments.push_back(s);
@@ -45,6 +52,19 @@ FileTensor plain_tensor(const CacheLayout& layout, const Run& run, const std::st
         }
   };
   return {name, dtype_name(layout.dtype), {layout.layers, 2, run.part.rows, layout.kv_heads, layout.head_dim}, write};
+}
+
+// Rows of each layer, of a tensor [layers, rows, …].
+FileTensor rows_tensor(const std::string& name, const at::Tensor& all, int64_t start, int64_t rows) {
+  std::vector<int64_t> shape = all.sizes().vec();
+  shape[1] = rows;
+  const auto write = [all, start, rows](const Sink& sink) {
+    for (int64_t layer = 0; layer < all.size(0); ++layer) {
+      const at::Tensor part = all.select(0, layer).narrow(0, start, rows);
+      sink(part.const_data_ptr(), part.nbytes());
+    }
+  };
+  return {name, all.scalar_type() == at::kByte ? "U8" : "BF16", std::move(shape), write};
 }
 
 FileTensor ids_tensor(const std::string& name, const std::vector<uint32_t>& ids) {
@@ -139,18 +159,43 @@ class Reader {
   std::string path_;
 };
 
+std::shared_ptr<Block> part_block(const Reader& reader, const FileCache::Part& part, const CacheLayout& layout) {
+  if (part.form == Form::kPlain)
+    return std::make_shared<Block>(
+        reader.tensor(part.plain, {layout.layers, 2, part.rows, layout.kv_heads, layout.head_dim}, layout.dtype));
+  const int64_t rows = part.rows + part.skip;
+  const auto shapes = QuantizedRows::shapes(layout, part.form, rows);
+  Codes codes{reader.tensor(part.keys, shapes[0], at::kByte), reader.tensor(part.key_scales, shapes[1], at::kBFloat16),
+              reader.tensor(part.values, shapes[2], at::kByte),
+              reader.tensor(part.value_scales, shapes[3], at::kBFloat16)};
+  return std::make_shared<Block>(std::make_shared<QuantizedRows>(layout, part.form, rows, std::move(codes)));
+}
+
 }  // namespace
 
 FilePlan plan_file(const KvCache& cache) {
   const CacheLayout& layout = cache.layout();
   FilePlan plan;
+  std::vector<FileTensor> bytes;  // these come last
   for (const Run& run : runs_of(cache)) {
     const std::string name = std::to_string(plan.parts.size()) + ".";
-    plan.tensors.push_back(plain_tensor(layout, run, name + "rows"));
     plan.parts.push_back(run.part);
+    if (run.part.form == Form::kPlain) {
+      plan.tensors.push_back(plain_tensor(layout, run, name + "rows"));
+      continue;
+    }
+    // Whole groups of rows, as far as the cache's last row.
+    const int64_t start = run.segments[0].start - run.part.skip, rows = run.part.skip + run.part.rows;
+    const Codes& codes = dynamic_cast<const QuantizedRows&>(*run.segments[0].block->stored()).codes();
+    plan.tensors.push_back(
+        rows_tensor(name + "key_scales", codes.key_scales, start / kCodeRows, (rows + kCodeRows - 1) / kCodeRows));
+    plan.tensors.push_back(rows_tensor(name + "value_scales", codes.value_scales, start, rows));
+    bytes.push_back(rows_tensor(name + "keys", codes.keys, start, rows));
+    bytes.push_back(rows_tensor(name + "values", codes.values, start, rows));
   }
   plan.tensors.push_back(ids_tensor("tokens", cache.tokens()));
   plan.tensors.push_back(ids_tensor("positions", cache.positions()));
+  std::move(bytes.begin(), bytes.end(), std::back_inserter(plan.tensors));
   return plan;
 }
 
@@ -199,12 +244,10 @@ std::shared_ptr<KvCache> map_cache(const std::shared_ptr<Mapping>& map, const st
   std::vector<Segment> segments;
   int64_t rows = 0;
   for (const FileCache::Part& part : file.parts) {
-    if (part.rows <= 0 || part.skip != 0 || part.rows > file.rows - rows)
-      reader.invalid("parts do not add up to the rows");
+    if (part.rows <= 0 || part.rows > file.rows - rows) reader.invalid("parts do not add up to the rows");
+    if (part.skip < 0 || part.skip >= (part.form == Form::kPlain ? 1 : kCodeRows)) reader.invalid("rows are left out");
     rows += part.rows;
-    const at::Tensor arena =
-        reader.tensor(part.plain, {layout.layers, 2, part.rows, layout.kv_heads, layout.head_dim}, layout.dtype);
-    segments.push_back({std::make_shared<Block>(arena), 0, part.rows});
+    segments.push_back({part_block(reader, part, layout), part.skip, part.rows});
   }
   if (rows != file.rows) reader.invalid("parts do not add up to the rows");
   auto tokens = reader.ids(file.tokens, rows, vocab, "token");

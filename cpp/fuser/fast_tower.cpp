@@ -52,14 +52,15 @@ void FastTower::add(const TowerTensors::Block& tensors, Block& block) {
   inner_ = std::max(inner_, block.up.outputs());
 }
 
-void FastTower::prepare(Workspace& w, size_t slot, int64_t rows, int64_t members) {
-  const int64_t item = bf16_ ? 2 : 4;
+void FastTower::prepare(Workspace& w, size_t slot, const Rows& r, int64_t members) {
+  const int64_t item = bf16_ ? 2 : 4, rows = r.count;
   h_ = w.get<float>(slot, rows * padded_ * 4);
   other_ = w.get<float>(slot + 1, rows * padded_ * 4);
   rows_ = w.get<float>(slot + 2, rows * out_.outputs() * 4);
   logits_ = w.get<float>(slot + 3, rows * kBlock * std::max<int64_t>(weight_.blocks, 1) * 4);
   normed_ = w.get(slot + 4, rows * padded_ * item);
   inner_rows_ = w.get(slot + 5, rows * inner_ * item);
+  if (r.pieces != nullptr) piece_ = w.get(slot + 6, std::min(rows, kPiece) * sharer_.width() * item);
 }
 
 void FastTower::multiply(const Member& m, const Packed& w, const void* x, int64_t stride, int64_t rows, After after,
@@ -98,23 +99,36 @@ void FastTower::apply(const Member& m, const Block& block, float* h, int64_t row
   multiply(m, block.down, inner_rows_, inner_, rows, After::kAdd, h, padded_);
 }
 
+void FastTower::enter(const Member& m, const Rows& r, const void* x, int64_t stride, int64_t first, int64_t rows) {
+  Product p = in_.product();
+  p.x = x;
+  p.x_stride = stride;
+  p.in = sharer_.width();
+  p.x2 = static_cast<const std::byte*>(r.receiver.const_data_ptr()) + first * r.receiver.stride(0) * (bf16_ ? 2 : 4);
+  p.x2_stride = r.receiver.stride(0);
+  p.in2 = receiver_.width();
+  p.out = h_ + first * padded_;
+  p.out_stride = padded_;
+  p.rows = rows;
+  const auto [begin, end] = m.share(in_.blocks);
+  kernels().product(p, begin, end, nullptr);
+  m.sync();
+}
+
 void FastTower::run(const Member& m, Rows& r) {
   const int64_t rows = r.count;
   const auto [begin, end] = m.share(rows);
-  {
-    Product p = in_.product();
-    p.x = r.sharer.const_data_ptr();
-    p.x_stride = r.sharer.stride(0);
-    p.in = sharer_.width();
-    p.x2 = r.receiver.const_data_ptr();
-    p.x2_stride = r.receiver.stride(0);
-    p.in2 = receiver_.width();
-    p.out = h_;
-    p.out_stride = padded_;
-    p.rows = rows;
-    const auto [first, last] = m.share(in_.blocks);
-    kernels().product(p, first, last, nullptr);
-    m.sync();
+  if (r.pieces == nullptr) {
+    enter(m, r, r.sharer.const_data_ptr(), r.sharer.stride(0), 0, rows);
+  } else {
+    const int64_t row_bytes = sharer_.width() * (bf16_ ? 2 : 4);
+    for (int64_t first = 0; first < rows; first += kPiece) {
+      const int64_t count = std::min(kPiece, rows - first);
+      const auto [from, to] = m.share(count);
+      r.pieces->copy(r.part, first + from, first + to, bf16_ ? at::kBFloat16 : at::kFloat, piece_ + from * row_bytes);
+      m.sync();
+      enter(m, r, piece_, sharer_.width(), first, count);
+    }
   }
   for (const Block& block : shared_) apply(m, block, h_, rows);
   const int64_t heads = receiver_.kv_heads;

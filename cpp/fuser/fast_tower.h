@@ -1,4 +1,5 @@
-// The gated tower's fast path: packed weights, rows read and written in place. What gated_tower.cpp does plainly.
+// The gated tower's fast path: packed weights, rows read and written in place, or (rows in 8 or 4
+// bits) fetched piece by piece in front of the first product. What gated_tower.cpp does plainly.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -27,8 +28,10 @@ class FastTower {
   struct Rows {
     int64_t count = 0;
     at::Tensor sharer, receiver, base;
-    at::Tensor made;    // like base
-    at::Tensor weight;  // [rows, heads] float
+    const RowSource* pieces = nullptr;  // the sharer's rows where they are no tensor
+    int64_t part = 0;                   // of the pieces
+    at::Tensor made;                    // like base
+    at::Tensor weight;                  // [rows, heads] float
   };
 
   // Float32 or bfloat16, and even widths: products read bf16 values in pairs.
@@ -36,12 +39,14 @@ class FastTower {
 
   FastTower(const TowerTensors& tensors, HeadShape sharer, HeadShape receiver, at::ScalarType dtype);
   // Reserves memory for a run; slots from `slot` on.
-  void prepare(Workspace& workspace, size_t slot, int64_t rows, int64_t members);
+  void prepare(Workspace& workspace, size_t slot, const Rows& rows, int64_t members);
   // One member's part of the run.
   void run(const Member& m, Rows& rows);
   // Whether the tensors are those that were packed, unchanged since.
   bool fits(const TowerTensors& tensors) const { return versions(tensors) == versions_; }
-  static constexpr size_t kSlots = 6;
+  static constexpr size_t kSlots = 7;
+  // Rows of pieces that are fetched at once: the first product's weights are read once for as many.
+  static constexpr int64_t kPiece = 192;
 
  private:
   struct Block {
@@ -54,6 +59,8 @@ class FastTower {
   void apply(const Member& m, const Block& block, float* h, int64_t rows);
   void multiply(const Member& m, const Packed& w, const void* x, int64_t stride, int64_t rows, After after, void* out,
                 int64_t out_stride);
+  // The first product, of rows [first, first + rows); x: the sharer's.
+  void enter(const Member& m, const Rows& r, const void* x, int64_t stride, int64_t first, int64_t rows);
   void convert(const Member& m, const float* h, int64_t rows);
 
   HeadShape sharer_, receiver_;
@@ -64,7 +71,7 @@ class FastTower {
   PackedWeights packed_;
   std::vector<int64_t> versions_;
   float *h_ = nullptr, *other_ = nullptr, *rows_ = nullptr, *logits_ = nullptr;
-  std::byte *normed_ = nullptr, *inner_rows_ = nullptr;
+  std::byte *normed_ = nullptr, *inner_rows_ = nullptr, *piece_ = nullptr;
 };
 
 }  // namespace c2c

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "fuser/parts.h"
+#include "kernels/kernels.h"
 
 namespace c2c {
 
@@ -63,12 +64,92 @@ std::vector<std::vector<FuseSpan>> group(const std::vector<FuseSpan>& spans, boo
   return groups;
 }
 
-at::Tensor gather(const at::Tensor& rows, const std::vector<FuseSpan>& spans, int64_t FuseSpan::*start,
-                  int64_t offset) {
+// The receiver's rows of the spans, of rows that begin at `offset`.
+at::Tensor gather(const at::Tensor& rows, const std::vector<FuseSpan>& spans, int64_t offset) {
   std::vector<at::Tensor> parts;
   for (const FuseSpan& span : spans)
-    parts.push_back(rows.narrow(0, span.*start - offset, span.receiver_end - span.receiver_start));
+    parts.push_back(rows.narrow(0, span.receiver_start - offset, span.receiver_end - span.receiver_start));
   return parts.size() == 1 ? parts.front() : at::cat(parts, 0);
+}
+
+// The sharer's rows of the spans, one after another.
+at::Tensor gather_sharer(const KvCache& sharer, int64_t layer, int64_t part, const std::vector<FuseSpan>& spans) {
+  std::vector<at::Tensor> parts;
+  for (const FuseSpan& span : spans) parts.push_back(sharer.rows(layer, part, span.sharer_start, span.sharer_end));
+  return parts.size() == 1 ? parts.front() : at::cat(parts, 0);
+}
+
+// The same where some are kept in 8 or 4 bits: fetched in pieces.
+class StoredSpans final : public RowSource {
+ public:
+  StoredSpans(const KvCache& sharer, int64_t layer, const std::vector<FuseSpan>& spans)
+      : layer_(layer), type_(sharer.layout().dtype), width_(sharer.layout().kv_heads * sharer.layout().head_dim) {
+    for (const FuseSpan& span : spans)
+      for (const Slice& s : sharer.slices(span.sharer_start, span.sharer_end)) {
+        const Block& block = *sharer.segments()[s.segment].block;
+        Piece piece{block.stored(), s.start, count_, count_ + s.end - s.start, {}};
+        if (piece.stored == nullptr)
+          for (int64_t part = 0; part < 2; ++part) piece.rows[part] = block.rows(layer, part, s.start, s.end);
+        any_ = any_ || piece.stored != nullptr;
+        count_ = piece.end;
+        pieces_.push_back(std::move(piece));
+      }
+  }
+
+  // Whether there are any; the others are better read where they lie.
+  bool any() const { return any_ && (type_ == at::kFloat || type_ == at::kBFloat16); }
+  int64_t count() const override { return count_; }
+
+  void copy(int64_t part, int64_t start, int64_t end, at::ScalarType type, void* out) const override {
+    auto* to = static_cast<std::byte*>(out);
+    for (const Piece& piece : pieces_) {
+      const int64_t from = std::max(start, piece.at), until = std::min(end, piece.end);
+      if (from >= until) continue;
+      std::byte* at = to + (from - start) * width_ * (type == at::kBFloat16 ? 2 : 4);
+      if (piece.stored != nullptr) {
+        piece.stored->copy(layer_, part, piece.start + from - piece.at, piece.start + until - piece.at, type, at);
+      } else {
+        plain(static_cast<const std::byte*>(piece.rows[part].const_data_ptr()) + (from - piece.at) * row_bytes(),
+              (until - from) * width_, type, at);
+      }
+    }
+  }
+
+ private:
+  struct Piece {
+    const StoredRows* stored;
+    int64_t start;    // in the block
+    int64_t at, end;  // among all rows
+    at::Tensor rows[2];
+  };
+
+  int64_t row_bytes() const { return width_ * (type_ == at::kBFloat16 ? 2 : 4); }
+
+  void plain(const std::byte* from, int64_t count, at::ScalarType type, std::byte* to) const {
+    if (type == type_) {
+      std::copy_n(from, count * (type == at::kBFloat16 ? 2 : 4), to);
+    } else if (type == at::kFloat) {
+      kernels().widen(reinterpret_cast<const Bf16*>(from), count, reinterpret_cast<float*>(to));
+    } else {
+      kernels().narrow(reinterpret_cast<const float*>(from), count, reinterpret_cast<Bf16*>(to));
+    }
+  }
+
+  int64_t layer_;
+  at::ScalarType type_;
+  int64_t width_, count_ = 0;
+  bool any_ = false;
+  std::vector<Piece> pieces_;
+};
+
+Projected project(const FuserLayer& layer, const KvCache& sharer, const std::vector<FuseSpan>& spans,
+                  const Rows& onto) {
+  const StoredSpans stored(sharer, layer.sharer_layer, spans);
+  Projected made;
+  if (stored.any() && layer.projector->project_pieces(stored, onto, made)) return made;
+  const Rows from{gather_sharer(sharer, layer.sharer_layer, 0, spans),
+                  gather_sharer(sharer, layer.sharer_layer, 1, spans)};
+  return layer.projector->project(from, onto, nullptr, 1.0);
 }
 
 // Writes `values` over the spans' rows, or adds their difference to `clean`.
@@ -105,15 +186,10 @@ LayerReport fuse_layer(const KvCache& receiver, const Contribution& contribution
   }
   Rows& out = found->second;
   const Rows& seen = sum ? clean : out;
-  const Rows source{sharer.rows(layer.sharer_layer, 0, 0, sharer.length()),
-                    sharer.rows(layer.sharer_layer, 1, 0, sharer.length())};
   double total = 0;
   for (const auto& spans : group(contribution.spans, layer.projector->rowwise())) {
-    const Rows from{gather(source.key, spans, &FuseSpan::sharer_start, 0),
-                    gather(source.value, spans, &FuseSpan::sharer_start, 0)};
-    const Rows onto{gather(seen.key, spans, &FuseSpan::receiver_start, draft.start),
-                    gather(seen.value, spans, &FuseSpan::receiver_start, draft.start)};
-    const Projected made = layer.projector->project(from, onto, nullptr, 1.0);
+    const Rows onto{gather(seen.key, spans, draft.start), gather(seen.value, spans, draft.start)};
+    const Projected made = project(layer, sharer, spans, onto);
     const double tokens = static_cast<double>(onto.key.size(0));
     total += tokens;
     if (made.key.defined()) {

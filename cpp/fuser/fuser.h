@@ -37,6 +37,15 @@ struct Rows {
   at::Tensor key, value;
 };
 
+// A sharer's rows that are no tensors: those of some spans of one layer, one after another.
+class RowSource {
+ public:
+  virtual ~RowSource() = default;
+  virtual int64_t count() const = 0;
+  // Rows [start, end) of keys (part 0) or values at `out`, as float or bfloat16; many threads may ask at once.
+  virtual void copy(int64_t part, int64_t start, int64_t end, at::ScalarType type, void* out) const = 0;
+};
+
 // Uniform draws from [0, 1), one for each token and receiver head; they select the training mode of the gates.
 struct Noise {
   at::Tensor key, value;  // [tokens, receiver heads]
@@ -55,6 +64,9 @@ class Projector {
   // have the receiver's dtype. Without noise gates are hard (open where the logit is above zero); with noise they are
   // sigmoid((logit + gumbel) / temperature).
   virtual Projected project(const Rows& sharer, const Rows& receiver, const Noise* noise, double temperature) const = 0;
+  // The same, as in inference, for rows that are fetched in pieces; false, and nothing done, where the kind reads
+  // tensors alone.
+  virtual bool project_pieces(const RowSource& sharer, const Rows& receiver, Projected& result) const { return false; }
   // The gate's logit where the kind has one logit for the layer.
   virtual std::optional<double> key_gate() const = 0;
   virtual std::optional<double> value_gate() const = 0;

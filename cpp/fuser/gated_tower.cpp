@@ -135,7 +135,7 @@ void run_all(std::vector<Run>& runs) {
   constexpr int64_t kKept = int64_t{32} << 20;
   const int threads = at::get_num_threads();
   for (size_t i = 0; i < runs.size(); ++i)
-    runs[i].tower->prepare(workspace, i * FastTower::kSlots, runs[i].rows.count, threads);
+    runs[i].tower->prepare(workspace, i * FastTower::kSlots, runs[i].rows, threads);
   Barrier first(threads / 2), second(threads - threads / 2);
   run_team(threads, [&](const Member& m) {
     if (runs.size() == 2 && threads > 1 && m.size == threads) {
@@ -165,7 +165,7 @@ class GatedTowers final : public Projector {
   Projected project(const Rows& sharer, const Rows& receiver, const Noise* noise, double temperature) const override {
     const int64_t tokens = check_rows(sharer, receiver, sharer_, receiver_);
     Projected result;
-    if (noise == nullptr && !training_ && fast(sharer, receiver, tokens, result)) return result;
+    if (noise == nullptr && !training_ && fast(&sharer, nullptr, receiver, tokens, result)) return result;
     if (noise || key_.open())
       std::tie(result.key, result.key_weight) =
           key_(sharer.key, receiver.key, noise ? &noise->key : nullptr, temperature);
@@ -175,31 +175,46 @@ class GatedTowers final : public Projector {
     return result;
   }
 
+  bool project_pieces(const RowSource& sharer, const Rows& receiver, Projected& result) const override {
+    const int64_t tokens = receiver.key.size(0);
+    return !training_ && sharer.count() == tokens && fast(nullptr, &sharer, receiver, tokens, result);
+  }
+
   std::optional<double> key_gate() const override { return key_.logit(); }
   std::optional<double> value_gate() const override { return value_.logit(); }
   bool key_open() const override { return key_.open(); }
   bool value_open() const override { return value_.open(); }
 
  private:
-  // False, and nothing done, where something is differentiated or has no fast form.
-  bool fast(const Rows& sharer, const Rows& receiver, int64_t tokens, Projected& result) const {
+  // False, and nothing done, where something is differentiated or has no fast form. The sharer's rows are tensors or
+  // come in pieces.
+  bool fast(const Rows* sharer, const RowSource* pieces, const Rows& receiver, int64_t tokens,
+            Projected& result) const {
     std::vector<Run> runs;
-    const auto add = [&](const Tower& tower, const at::Tensor& from, const at::Tensor& onto, at::Tensor& made,
+    const auto add = [&](const Tower& tower, int64_t part, const at::Tensor& onto, at::Tensor& made,
                          at::Tensor& weight) {
       if (!tower.open()) return true;
       const auto type = onto.scalar_type();
-      if (from.requires_grad() || onto.requires_grad() || (type != at::kFloat && type != at::kBFloat16)) return false;
+      const at::Tensor from = sharer == nullptr ? at::Tensor() : part == 0 ? sharer->key : sharer->value;
+      if (from.defined() && from.requires_grad()) return false;
+      if (onto.requires_grad() || (type != at::kFloat && type != at::kBFloat16)) return false;
       FastTower* fast = tower.fast(sharer_);
       if (fast == nullptr) return false;
       made = at::empty(onto.sizes(), onto.options());
       weight = at::empty({tokens, receiver_.kv_heads}, onto.options().dtype(at::kFloat));
-      runs.push_back({fast,
-                      {tokens, flat(from, tower.dtype()), flat(onto, tower.dtype()), onto.reshape({tokens, -1}),
-                       made.view({tokens, -1}), weight}});
+      FastTower::Rows rows{.count = tokens,
+                           .sharer = from.defined() ? flat(from, tower.dtype()) : at::Tensor(),
+                           .receiver = flat(onto, tower.dtype()),
+                           .base = onto.reshape({tokens, -1}),
+                           .pieces = pieces,
+                           .part = part,
+                           .made = made.view({tokens, -1}),
+                           .weight = weight};
+      runs.push_back({fast, std::move(rows)});
       return true;
     };
-    if (tokens == 0 || !add(key_, sharer.key, receiver.key, result.key, result.key_weight) ||
-        !add(value_, sharer.value, receiver.value, result.value, result.value_weight)) {
+    if (tokens == 0 || !add(key_, 0, receiver.key, result.key, result.key_weight) ||
+        !add(value_, 1, receiver.value, result.value, result.value_weight)) {
       result = {};
       return false;
     }

@@ -126,6 +126,22 @@ struct Rope {
   const float* sin;  // [dim / 2] of one row
 };
 
+// What shares low and scale in rows of 8 or 4 bits: rows of a channel of keys, or channels of a row of values.
+constexpr int64_t kCodeRows = 32, kCodeChannels = 32;
+
+// One row of codes. In 4 bits byte i of a group holds channels i and i + kCodeChannels / 2.
+struct Restore {
+  int bits = 8;
+  bool grouped = false;  // low and scale are those of kCodeChannels channels, else each channel's own
+  const uint8_t* codes = nullptr;
+  const Bf16* lows = nullptr;
+  const Bf16* scales = nullptr;
+  int64_t count = 0;   // channels
+  bool bf16 = false;   // what is written; else float
+  bool round = false;  // floats as bfloat16 would have them
+  void* out = nullptr;
+};
+
 // One table an instruction set; what each kernel does is said in its file.
 struct Kernels {
   const char* name;

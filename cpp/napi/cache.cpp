@@ -24,8 +24,8 @@ Napi::Function CacheHandle::define(Napi::Env env) {
        InstanceMethod("read", &CacheHandle::read), InstanceMethod("write", &CacheHandle::write),
        InstanceMethod("append", &CacheHandle::append), InstanceMethod("slice", &CacheHandle::slice),
        InstanceMethod("erase", &CacheHandle::erase), InstanceMethod("shift", &CacheHandle::shift),
-       InstanceMethod("plan", &CacheHandle::plan), InstanceMethod("save", &CacheHandle::save),
-       InstanceMethod("dispose", &CacheHandle::dispose)});
+       InstanceMethod("quantize", &CacheHandle::quantize), InstanceMethod("plan", &CacheHandle::plan),
+       InstanceMethod("save", &CacheHandle::save), InstanceMethod("dispose", &CacheHandle::dispose)});
 }
 
 Napi::Object CacheHandle::wrap(Napi::Env env, std::shared_ptr<KvCache> cache) {

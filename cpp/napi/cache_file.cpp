@@ -1,6 +1,7 @@
 #include "cache/file.h"
 
 #include "cache/digest.h"
+#include "cache/quantized.h"
 #include "core/system.h"
 #include "napi/arguments.h"
 
@@ -43,6 +44,34 @@ FileCache file_cache(const Napi::Object& o) {
 }
 
 }  // namespace
+
+Napi::Value CacheHandle::quantize(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return sync(env, [&] {
+    const std::shared_ptr<KvCache> rows = Lease(get(), false, "quantize").cache().fork();
+    const Form form = form_of(info[0].As<Napi::String>().Utf8Value());
+    const CancelFlag cancel = cancel_flag(info[1]);
+    return async(env, cancel, [=]() -> Reply {
+      QuantizeReport report;
+      const auto made = quantized(*rows, form, report, cancel);
+      return [made, report](Napi::Env e) -> Napi::Value {
+        const auto error = [&](const RowError& lost) {
+          auto object = Napi::Object::New(e);
+          object.Set("relative", Napi::Number::New(e, lost.relative()));
+          object.Set("largest", Napi::Number::New(e, lost.largest));
+          return object;
+        };
+        auto result = Napi::Object::New(e);
+        result.Set("cache", CacheHandle::wrap(e, made));
+        result.Set("bytes", Napi::Number::New(e, static_cast<double>(report.bytes)));
+        result.Set("plain", Napi::Number::New(e, static_cast<double>(report.plain)));
+        result.Set("keyError", error(report.key));
+        result.Set("valueError", error(report.value));
+        return result;
+      };
+    });
+  });
+}
 
 Napi::Value CacheHandle::plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();

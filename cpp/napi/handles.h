@@ -119,6 +119,7 @@ class CacheHandle : public Handle<CacheHandle, CacheBox> {
   Napi::Value slice(const Napi::CallbackInfo& info);
   void erase(const Napi::CallbackInfo& info);
   void shift(const Napi::CallbackInfo& info);
+  Napi::Value quantize(const Napi::CallbackInfo& info);
   Napi::Value plan(const Napi::CallbackInfo& info);
   Napi::Value save(const Napi::CallbackInfo& info);
 };

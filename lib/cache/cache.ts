@@ -5,8 +5,20 @@ import { modelState } from "../model/state.js";
 import { tag } from "../model/tokens.js";
 import { sync } from "../native.js";
 import { choice, integer, invalid } from "../options.js";
-import type { CachePolicy, CacheShape, KvCache, Model, SaveOptions, SaveReport, Tokens } from "../types.js";
+import type {
+  CachePolicy,
+  CacheShape,
+  KvCache,
+  Model,
+  QuantizedCache,
+  QuantizedForm,
+  QuantizeOptions,
+  SaveOptions,
+  SaveReport,
+  Tokens,
+} from "../types.js";
 import { History } from "./history.js";
+import { quantizeCache } from "./quantize.js";
 import { saveCache } from "./save.js";
 
 /** What is known of a cache beside its rows. */
@@ -232,6 +244,10 @@ class Cache implements KvCache {
       }
       native.write(this.#layer(layer), partIndex(part), start, data);
     });
+  }
+
+  quantize(form: QuantizedForm, options?: QuantizeOptions): Promise<QuantizedCache> {
+    return quantizeCache(this.#state, form, options);
   }
 
   save(path: string, options: SaveOptions = {}): Promise<SaveReport> {

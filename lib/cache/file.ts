@@ -1,6 +1,7 @@
 import * as v from "valibot";
 import type { CachePart, CachePlan } from "../../typings/native.js";
 import type { CacheFile, CachePolicy, FusedRows } from "../types.js";
+import { elements } from "../weights/dtypes.js";
 import { invalid, withFile } from "../weights/file.js";
 import { type HeaderTensor, headerBytes, readHeader } from "../weights/safetensors.js";
 
@@ -23,7 +24,11 @@ const span = v.pipe(
   v.strictObject({ start: count, end: count }),
   v.check(({ start, end }) => start < end, "an empty span"),
 );
-const part = v.strictObject({ form: v.picklist(["plain", "int8", "int4"]), rows: size, skip: count });
+const skip = v.pipe(count, v.maxValue(GROUP.key - 1));
+const part = v.variant("form", [
+  v.strictObject({ form: v.literal("plain"), rows: size, skip: v.literal(0) }),
+  v.strictObject({ form: v.picklist(["int8", "int4"]), rows: size, skip }),
+]);
 const layout = v.strictObject({ layers: size, kvHeads: size, headDim: size, rows: count, parts: v.array(part) });
 const fused = v.array(
   v.strictObject({
@@ -68,8 +73,11 @@ export interface CacheHeader {
   readonly room: { readonly capacity: number | null; readonly policy: CachePolicy | null };
 }
 
-/** A header's bytes, and where its checksum is to be written. */
-export function writeHeader(header: CacheHeader, plan: CachePlan): { bytes: Uint8Array; checksumAt: number } {
+/** A header's bytes, where its checksum is to be written, and how many bytes the rows take. */
+export function writeHeader(
+  header: CacheHeader,
+  plan: CachePlan,
+): { readonly bytes: Uint8Array; readonly checksumAt: number; readonly taken: number } {
   const values = {
     format: FORMAT,
     version: VERSION,
@@ -83,7 +91,10 @@ export function writeHeader(header: CacheHeader, plan: CachePlan): { bytes: Uint
   };
   const tensors = plan.tensors as readonly { name: string; dtype: CacheDType; shape: readonly number[] }[];
   const bytes = headerBytes(tensors, WIDTHS, values, ALIGN);
-  return { bytes, checksumAt: findChecksum(bytes, UNKNOWN) };
+  const taken = tensors
+    .filter(({ name }) => name !== "tokens" && name !== "positions")
+    .reduce((sum, { dtype, shape }) => sum + WIDTHS[dtype] * elements(shape), 0);
+  return { bytes, checksumAt: findChecksum(bytes, UNKNOWN), taken };
 }
 
 /** A cache's file, read and checked as far as its header goes. */

@@ -1,4 +1,6 @@
+import { stat } from "node:fs/promises";
 import type { Command } from "commander";
+import { inspectCache } from "../cache/file.js";
 import { readFuserFolder } from "../fuser/folder.js";
 import { C2CError } from "../index.js";
 import { readModelConfig } from "../model/config.js";
@@ -20,15 +22,24 @@ interface GateLine {
 export function addInspect(program: Command): void {
   program
     .command("inspect")
-    .description("show a model's shape and sizes, or a fuser's layers and gates")
-    .argument("<source>", "a folder or owner/name[@revision][:folder]")
+    .description("show a model's shape and sizes, a fuser's layers and gates, or what a cache's file holds")
+    .argument("<source>", "a folder or owner/name[@revision][:folder], or a cache's file")
     .option("--json", "print one JSON object")
     .action(async (text: string, { json }: { readonly json?: boolean }) => {
-      const found = (await inspectFuser(text)) ?? (await inspectModel(text));
-      console.log(
-        json ? JSON.stringify(found) : (found.kind === "model" ? modelLines(found) : fuserLines(found)).join("\n"),
-      );
+      const found = (await inspectFile(text)) ?? (await inspectFuser(text)) ?? (await inspectModel(text));
+      console.log(json ? JSON.stringify(found) : linesOf(found).join("\n"));
     });
+}
+
+/** Null where the source is no file. */
+async function inspectFile(path: string) {
+  const found = await stat(path).catch(() => null);
+  return found?.isFile() ? ({ kind: "cache", ...(await inspectCache(path)) } as const) : null;
+}
+
+function linesOf(found: CacheReport | FuserReport | ModelReport): readonly string[] {
+  if (found.kind === "cache") return cacheLines(found);
+  return found.kind === "model" ? modelLines(found) : fuserLines(found);
 }
 
 async function inspectModel(text: string) {
@@ -93,8 +104,25 @@ async function inspectFuser(text: string) {
   } as const;
 }
 
+type CacheReport = NonNullable<Awaited<ReturnType<typeof inspectFile>>>;
 type ModelReport = Awaited<ReturnType<typeof inspectModel>>;
 type FuserReport = NonNullable<Awaited<ReturnType<typeof inspectFuser>>>;
+
+function cacheLines({ model, dtype, shape, length, parts, fused, capacity, policy, ...file }: CacheReport) {
+  const spans = (rows: (typeof fused)[number]["rows"]): string =>
+    rows === null ? "moved since" : rows.map(({ start, end }) => `${start}–${end}`).join(", ");
+  return [
+    `cache of ${model.name}, ${length} rows in ${dtype}, ${megabytes(file.bytes)}`,
+    `model       ${model.fingerprint}`,
+    `layers      ${shape.layers}, ${shape.kvHeads} heads, ${shape.headDim} wide`,
+    ...parts.map(({ form, rows }) => `rows        ${rows} ${form}`),
+    ...fused.map(
+      ({ kind, fuser, sharer, rows }) => `fused       ${kind} ${fuser} from ${sharer.name}: rows ${spans(rows)}`,
+    ),
+    `room        ${capacity === null ? "grows" : capacity}${policy === null ? "" : `, ${JSON.stringify(policy)}`}`,
+    `checksum    ${file.checksum}`,
+  ];
+}
 
 function modelLines(model: ModelReport): readonly string[] {
   return [

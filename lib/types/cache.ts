@@ -36,8 +36,10 @@ export interface CacheShape {
   readonly headDim: number;
 }
 
-/** How rows are kept: "plain" in the cache's dtype, or in 8 or 4 bits a value. */
-export type CacheForm = "plain" | "int8" | "int4";
+/** Rows in 8 or 4 bits a value. */
+export type QuantizedForm = "int8" | "int4";
+/** How rows are kept: "plain" in the cache's dtype, or in fewer bits. */
+export type CacheForm = "plain" | QuantizedForm;
 
 /** What was fused into a cache: by which fuser, from which sharer. */
 export interface FusedRows {
@@ -51,13 +53,41 @@ export interface FusedRows {
   readonly rows: readonly Span[] | null;
 }
 
+/** How a cache is quantised. */
+export interface QuantizeOptions {
+  /** Raised: the promise rejects with its reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** What quantising came to. */
+export interface QuantizeReport {
+  /** Bytes that the rows take now. */
+  readonly bytes: number;
+  /** Bytes that they would take more as plain rows. */
+  readonly saved: number;
+  /** Of keys that were plain before. */
+  readonly keyError: ValueError;
+  /** Of values that were plain before. */
+  readonly valueError: ValueError;
+}
+
+/** A quantised cache, and what it came to. */
+export interface QuantizedCache {
+  /** A cache of its own. */
+  readonly cache: KvCache;
+  /** Its bytes and its errors. */
+  readonly report: QuantizeReport;
+}
+
 /** How a cache is saved. */
 export interface SaveOptions {
+  /** Writes plain rows in 8 or 4 bits (see `quantize`). Default: all rows as the cache keeps them. */
+  readonly quantize?: QuantizedForm;
   /** Raised: nothing is written, and the promise rejects with its reason. */
   readonly signal?: AbortSignal;
 }
 
-/** By how much values differ from what they were. */
+/** By how much numbers differ from what they were. */
 export interface ValueError {
   /** Root of the mean square of differences, divided by that of the values; 0 to 1 for anything useful. */
   readonly relative: number;
@@ -71,9 +101,9 @@ export interface SaveReport {
   readonly bytes: number;
   /** Bytes that plain rows would take more. */
   readonly saved: number;
-  /** Of keys, as they come back; 0 where they are kept as they are. */
+  /** Of keys that `quantize` put into fewer bits; 0 without it. */
   readonly keyError: ValueError;
-  /** Of values. */
+  /** Of values, likewise. */
   readonly valueError: ValueError;
 }
 
@@ -156,8 +186,17 @@ export interface KvCache extends Disposable {
   /** Overwrites rows from `start` on with [rows, kvHeads, headDim] float32 values; keys must be rotated. */
   write(layer: number, part: "key" | "value", start: number, data: Float32Array): void;
   /**
+   * A cache of the same rows in 8 or 4 bits a value: for sharers above all, whose rows a fuser then reads in pieces and never whole.
+   * Keys have a scale for each channel of 32 rows, values for each 32 channels of a row (KIVI, arXiv 2402.02750), so a value takes 9
+   * or 5 bits; none is off by more than half a step of its scale. Rows that are quantised already stay as they are. What is appended
+   * to the new cache is plain, as is whatever is written over or moved. It can be used as any other; a model that decodes on it
+   * restores its rows for every token. The cache itself stays as it is. OPTION_INVALID for rows with values that are not finite, an
+   * abort rejects with `signal.reason`.
+   */
+  quantize(form: QuantizedForm, options?: QuantizeOptions): Promise<QuantizedCache>;
+  /**
    * Writes the cache as it is now into a file, which `loadCache` reads: a safetensors with rows, tokens, positions, the model's
-   * fingerprint, what was fused into it, and a checksum. It is written under another name, synced and renamed: at any moment there is
+   * fingerprint, what was fused into it, and a checksum; with `quantize` in 8 or 4 bits, which are what is loaded then. It is written under another name, synced and renamed: at any moment there is
    * the old file or the new one. The cache may be used meanwhile. IO_FAILED, with an older file as it was; FILE_INVALID where a
    * model's or fuser's files have changed since they were loaded; an abort rejects with `signal.reason`.
    */

@@ -2,8 +2,10 @@
 // Prints one JSON object: for each writer the code and the system's code of its error, or what else happened.
 //   node full-disk.mjs FOLDER FUSER     FOLDER holds what `prepare` in 72-full-disk.test.mjs put there
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { writeTokenizer } from "../../dist/bpe/index.js";
 import { readFuserFolder, writeFuserFolder } from "../../dist/fuser/folder.js";
+import { loadModel } from "../../dist/index.js";
 import { writeCheckpoint as writeRun } from "../../dist/train/checkpoint.js";
 import { writeAtomic } from "../../dist/weights/atomic.js";
 import { writeCheckpoint } from "../../dist/weights/checkpoint.js";
@@ -35,6 +37,12 @@ const writers = {
     writeRun(at("run"), record(2), { parameters: () => [], read: async () => new Float32Array() }, (temporary) =>
       writeSafetensors(join(temporary, "model.safetensors"), tensors),
     ),
+  "a cache": async () => {
+    const path = fileURLToPath(new URL("../../models/pair/receiver", import.meta.url));
+    const model = await loadModel({ kind: "folder", path });
+    const cache = await model.prefill(model.tokens(Array.from({ length: 500 }, (_, i) => i)));
+    await cache.save(at("old.cache"));
+  },
   "a download": () => resolveSource({ kind: "hub", repo: "tiny/pair" }, "model"),
 };
 

@@ -2,5 +2,6 @@
 // KERNEL(name, arguments): kernels.h makes the table's columns of it, and table.inl a row.
 #include "kernels/cpu/product.inl"
 #include "kernels/cpu/rows.inl"
+#include "kernels/cpu/restore.inl"
 #include "kernels/cpu/pack.inl"
 #include "kernels/cpu/attention.inl"
