@@ -18,6 +18,10 @@ import {
   type PrefixReason,
   type PrefixStore,
   type PrefixStoreOptions,
+  type QuantizedCache,
+  type QuantizedForm,
+  type QuantizeOptions,
+  type QuantizeReport,
   type ReusedRows,
   type SaveOptions,
   type SaveReport,
@@ -44,6 +48,13 @@ expectTypeOf(cache.read).returns.toEqualTypeOf<Float32Array>();
 expectTypeOf(cache.write).parameter(3).toEqualTypeOf<Float32Array>();
 expectTypeOf<CachePolicy["kind"]>().toExtend<string>();
 expectTypeOf<{ kind: "sinks" }>().toExtend<CachePolicy>();
+
+// Fewer bits: a cache of its own, and what it came to.
+expectTypeOf<QuantizedForm>().toEqualTypeOf<"int8" | "int4">();
+expectTypeOf(cache.quantize).parameters.toEqualTypeOf<[form: QuantizedForm, options?: QuantizeOptions | undefined]>();
+expectTypeOf(cache.quantize).returns.resolves.toEqualTypeOf<QuantizedCache>();
+expectTypeOf<QuantizedCache["report"]>().toEqualTypeOf<QuantizeReport>();
+expectTypeOf<CacheForm>().toEqualTypeOf<"plain" | QuantizedForm>();
 
 // Files: what a save came to, what a file says of itself.
 expectTypeOf(cache.save).parameters.toEqualTypeOf<[path: string, options?: SaveOptions | undefined]>();
@@ -72,6 +83,8 @@ expectTypeOf<Extract<PrefixReason, { kind: "token differs" }>["kept"]>().toEqual
 expectTypeOf<ReusedRows["sharers"]>().toEqualTypeOf<readonly number[]>();
 
 export async function wrong() {
+  // @ts-expect-error plain is not fewer bits
+  await cache.quantize("plain");
   // @ts-expect-error no such policy
   model.cache({ capacity: 64, policy: { kind: "oldest" } });
   // @ts-expect-error keys or values
