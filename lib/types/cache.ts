@@ -198,7 +198,7 @@ export interface KvCache extends Disposable {
    * Writes the cache as it is now into a file, which `loadCache` reads: a safetensors with rows, tokens, positions, the model's
    * fingerprint, what was fused into it, and a checksum; with `quantize` in 8 or 4 bits, which are what is loaded then. It is written under another name, synced and renamed: at any moment there is
    * the old file or the new one. The cache may be used meanwhile. IO_FAILED, with an older file as it was; FILE_INVALID where a
-   * model's or fuser's files have changed since they were loaded; an abort rejects with `signal.reason`.
+   * model's files have changed since it was loaded; an abort rejects with `signal.reason`.
    */
   save(path: string, options?: SaveOptions): Promise<SaveReport>;
   /** Gives its memory back. A second call does nothing. */
