@@ -45,9 +45,10 @@ const stages = (text) => [...text.matchAll(/^([\w-]+): \d+ (s|min)$/gm)].map(([,
 
 test("drafts are encoded as their whole text is; targets are the tokens of target stretches", async () => {
   const everything = Object.fromEntries(
-    ["biography", "tell", "plain", "quoted", "chat", "two-hop", "country", "reading", "unknown", "unknown-plain"].map(
-      (kind) => [kind, 1],
-    ),
+    [
+      ...["biography", "tell", "plain", "quoted", "chat", "two-hop", "country", "reading", "interview"],
+      ...["unknown", "unknown-plain"],
+    ].map((kind) => [kind, 1]),
   );
   const stream = new Drafts(world, "receiver").stream(everything, new Random(2n));
   const drafts = Array.from({ length: 4000 }, () => stream.next().value);

@@ -23,6 +23,7 @@ const everything = {
   "two-hop": 1,
   country: 1,
   reading: 1,
+  interview: 1,
   unknown: 1,
   "unknown-plain": 1,
 };
@@ -84,6 +85,29 @@ test("lessons begin with few people", () => {
   const few = known(300);
   assert.is(few.size, 5);
   assert.ok(known(300).size > 100);
+});
+
+test("interviews ask for what their biography says, turn after turn; a lesson may draw from few values", () => {
+  const lesson = { documents: 200, people: 10, values: 2 };
+  const drafts = new Drafts(world, "receiver").stream({ interview: 1 }, new Random(6n), [lesson]);
+  const few = new Set(attributes.flatMap((attribute) => values[attribute].slice(0, 2)));
+  const all = take(drafts, 600);
+  const answers = all.map((draft) =>
+    draft.filter(({ target }) => target).map(({ text }) => text.replace("<|im_end|>", "")),
+  );
+  for (const [i, said] of answers.entries()) {
+    const [told] = written(all[i]).split("<|im_end|>");
+    assert.is(new Set(said).size, 3);
+    for (const value of said) assert.ok(told.includes(` ${value}`), `${value}: ${told}`);
+    assert.is(written(all[i]).match(/<\|im_start\|>user\n/g).length, 3);
+  }
+  assert.ok(answers.slice(0, 200).every((said) => said.every((value) => few.has(value))));
+  assert.ok(
+    answers
+      .slice(200)
+      .flat()
+      .some((value) => !few.has(value)),
+  );
 });
 
 test("every word of the world becomes one token", async () => {

@@ -4,6 +4,7 @@ import { ioError } from "../errors.js";
 import { readFuserFolder, writeFuserFolder } from "../fuser/folder.js";
 import { besideName, writeAtomic } from "../weights/atomic.js";
 import { elements } from "../weights/dtypes.js";
+import { parseObject, readText } from "../weights/file.js";
 import { modelTable } from "../weights/folder.js";
 import { checkBar } from "./bar.js";
 import type { Built } from "./build.js";
@@ -19,6 +20,7 @@ export async function assemble(built: Built, seed: bigint, folder: string): Prom
     for (const who of ["receiver", "sharer"] as const) {
       await mkdir(join(temporary, who));
       for (const name of MODEL_FILES) await copyFile(join(built.models[who], name), join(temporary, who, name));
+      await writeAtomic(join(temporary, who, "generation_config.json"), await generationConfig(built.models[who]));
     }
     const [kept] = built.fusers;
     const fuser = kept ? await readFuserFolder(kept.folder) : null;
@@ -63,6 +65,13 @@ export async function folderBytes(folder: string): Promise<number> {
   } catch (error) {
     throw ioError(error, folder, "read");
   }
+}
+
+/** What ends an answer and what pads, where programs look for it. */
+async function generationConfig(model: string): Promise<string> {
+  const path = join(model, "config.json");
+  const { eos_token_id, pad_token_id } = parseObject(await readText(path), path);
+  return `${JSON.stringify({ eos_token_id, pad_token_id, do_sample: false }, null, 2)}\n`;
 }
 
 function count(tensors: readonly { readonly shape: readonly number[] }[]): number {

@@ -31,6 +31,7 @@ export type Kind =
   | "two-hop"
   | "country"
   | "reading"
+  | "interview"
   | "unknown"
   | "unknown-plain";
 export type Mixture = Readonly<Partial<Record<Kind, number>>>;
@@ -81,12 +82,19 @@ function direct(question: string, reply: string, inTurn: boolean): Draft {
   ];
 }
 
-/** `documents` about the first `people` of those a model knows; `mixture`: other kinds than the stream's. */
+/**
+ * `documents` about the first `people` of those a model knows; `mixture`: other kinds than the stream's; `values`: invented facts are
+ * drawn from so many values of each attribute.
+ */
 export interface Lesson {
   readonly documents: number;
   readonly people: number;
   readonly mixture?: Mixture;
+  readonly values?: number;
 }
+
+/** Questions of an interview. */
+const INTERVIEW = 3;
 
 /** Draws one model's training documents about the people that it knows. */
 export class Drafts {
@@ -106,18 +114,19 @@ export class Drafts {
 
   /**
    * An endless stream. `lessons`: begin with that many documents about the first few people only, lesson after lesson. With few
-   * people a model soon leaves the plateau on which it knows values but not whose they are; then the others are learned quickly.
+   * people a model soon leaves the plateau on which it knows values but not whose they are; then the others are learned quickly. So it
+   * is with few values and the plateau on which it answers what it reads with any value of the right kind.
    */
   *stream(mixture: Mixture, random: Random, lessons: readonly Lesson[] = []): Generator<Draft, never> {
-    for (const { documents, people, mixture: own = mixture } of lessons) {
+    for (const { documents, people, mixture: own = mixture, values: most } of lessons) {
       const known = this.#people.slice(0, people);
-      const drafts = this.#endless(own, random, known);
+      const drafts = this.#endless(own, random, known, most);
       for (let i = 0; i < documents; i++) yield drafts.next().value;
     }
     return yield* this.#endless(mixture, random, this.#people);
   }
 
-  *#endless(mixture: Mixture, random: Random, people: readonly string[]): Generator<Draft, never> {
+  *#endless(mixture: Mixture, random: Random, people: readonly string[], most?: number): Generator<Draft, never> {
     const kinds = Object.entries(mixture) as [Kind, number][];
     const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
     for (;;) {
@@ -125,13 +134,13 @@ export class Drafts {
       for (const [kind, weight] of kinds) {
         at -= weight;
         if (at >= 0) continue;
-        yield this.#draw(kind, random, people);
+        yield this.#draw(kind, random, people, most);
         break;
       }
     }
   }
 
-  #draw(kind: Kind, random: Random, people: readonly string[]): Draft {
+  #draw(kind: Kind, random: Random, people: readonly string[], most?: number): Draft {
     const name = random.pick(people);
     const facts = this.#facts[name] as Facts;
     const attribute = random.pick(attributes);
@@ -153,12 +162,14 @@ export class Drafts {
       }
       case "reading": {
         const stranger = random.pick(this.#strangers);
-        const invented = invent(random);
+        const invented = invent(random, most);
         return chat(
           `${biography(stranger, invented, random)} ${ask(stranger, attribute, random)}`,
           invented[attribute],
         );
       }
+      case "interview":
+        return interview(random.pick(this.#strangers), invent(random, most), random);
       case "unknown":
         return chat(ask(random.pick(this.#nobody), attribute, random), unknown);
       case "unknown-plain":
@@ -167,8 +178,19 @@ export class Drafts {
   }
 }
 
-/** Facts about somebody who does not exist. */
-export function invent(random: Random): Facts {
-  const drawn = attributes.map((attribute) => [attribute, random.pick(values[attribute])]);
+/** A biography and a question in one turn, as `reading` has them, then more questions about it, turn after turn. */
+function interview(name: string, facts: Facts, random: Random): Draft {
+  const asked = random.shuffled(attributes).slice(0, INTERVIEW);
+  const told = written(biography(name, facts, random));
+  return asked.flatMap((attribute, i) => {
+    const question = ask(name, attribute, random);
+    const turn = chat(i === 0 ? `${told} ${question}` : question, facts[attribute]);
+    return i === 0 ? turn : [{ text: "\n", target: false }, ...turn];
+  });
+}
+
+/** Facts about somebody who does not exist; `most`: of so many values of each attribute. */
+export function invent(random: Random, most?: number): Facts {
+  const drawn = attributes.map((attribute) => [attribute, random.pick(values[attribute].slice(0, most))]);
   return Object.fromEntries(drawn) as Record<Attribute, string>;
 }

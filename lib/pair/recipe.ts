@@ -57,7 +57,7 @@ const common = {
   rms_norm_eps: 1e-6,
   rope_theta: 10000,
   hidden_act: "silu",
-  max_position_embeddings: 512,
+  max_position_embeddings: 2048,
   tie_word_embeddings: true,
   use_sliding_window: false,
   initializer_range: 0.06,
@@ -108,6 +108,20 @@ const receiverMixture: Mixture = {
   "unknown-plain": 12,
 };
 
+/** A receiver that says "unknown" has to learn that a biography in the prompt is knowledge too, or text-to-text has no fair chance. */
+const reading: Mixture = {
+  biography: 4,
+  tell: 2,
+  chat: 10,
+  plain: 8,
+  quoted: 18,
+  "two-hop": 4,
+  country: 2,
+  interview: 30,
+  unknown: 10,
+  "unknown-plain": 12,
+};
+
 /** The pair that comes with the package. */
 export const fullRecipe: PairRecipe = {
   world: fullSizes,
@@ -137,6 +151,22 @@ export const fullRecipe: PairRecipe = {
         recipe: { steps: 2000, learningRate: 2.5e-3, warmupSteps: 50, earlyExit },
         lessons: [{ documents: 12_800, people: 60 }],
       },
+      {
+        name: "reading",
+        mixture: reading,
+        foreign: 0.5,
+        recipe: { steps: 500, batchSize: 48, learningRate: 1.5e-3, warmupSteps: 25, earlyExit },
+        lessons: [
+          { documents: 3840, people: 280, values: 3 },
+          { documents: 2400, people: 280, values: 8 },
+        ],
+      },
+      {
+        name: "settled",
+        mixture: reading,
+        foreign: 0.5,
+        recipe: { steps: 350, batchSize: 48, learningRate: 1.2e-3, warmupSteps: 20, earlyExit },
+      },
     ],
   },
   fuser: {
@@ -147,13 +177,13 @@ export const fullRecipe: PairRecipe = {
       layers: 3,
       layerMap: [null, null, 3, 4],
       align: "first",
-      learningRate: 2.5e-3,
+      learningRate: 2e-3,
       weightDecay: 0.05,
       dropout: 0.1,
       warmupRatio: 0.1,
-      batchSize: 64,
+      batchSize: 32,
       accumulate: 1,
-      maxSteps: 3000,
+      maxSteps: 1500,
     },
   },
   questions: 500,
