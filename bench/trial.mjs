@@ -96,7 +96,7 @@ const suites = {
   async channel() {
     const [receiver, sharer] = [await models.receiver(), await models.sharer()];
     const fuser = await models.fuser({ receiver, sharer }, "open");
-    const channel = connect(receiver, [{ sharer, fuser }]);
+    const channel = connect(receiver, [{ sharer, fuser }], { prefixes: false });
     const rows = [];
     for (const prompt of job.prompts) {
       const text = ids(prompt, vocabulary(receiver, sharer));

@@ -33,7 +33,7 @@ export class Life {
     }
   }
 
-  /** Calls `f` once when the handle is disposed of, unless what this returns is called before. */
+  /** Calls `f` once, right after the handle is disposed of, unless what this returns is called before. */
   atEnd(f: () => void): () => void {
     this.#endings.add(f);
     return () => this.#endings.delete(f);
@@ -52,12 +52,12 @@ export class Life {
   /** Marks the handle as gone and frees it, at once or when the work in flight has ended. Repeating is harmless. */
   dispose(): Promise<void> {
     this.#disposed = true;
+    this.#release();
     const endings = [...this.#endings];
     this.#endings.clear();
     for (const f of endings) {
       f();
     }
-    this.#release();
     return Promise.all(this.#running).then(() => undefined);
   }
 

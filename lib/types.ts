@@ -1,6 +1,7 @@
 /** The public types of cache-to-cache. Token counts are in tokens, times in milliseconds, sizes in bytes. */
 import type { CacheOptions, KvCache } from "./types/cache.js";
 import type { GenerateOptions, Generation } from "./types/generation.js";
+import type { ReusedRows } from "./types/prefixes.js";
 import type { FuserKind } from "./types/training.js";
 
 export type * from "./types/cache.js";
@@ -275,7 +276,14 @@ export interface Channel extends Disposable {
   prefill(
     prompt: ChannelPrompt,
     options?: EncodeOptions & { readonly signal?: AbortSignal },
-  ): Promise<{ readonly cache: KvCache; readonly logits: Float32Array; readonly reports: readonly FuseReport[] }>;
+  ): Promise<{
+    readonly cache: KvCache;
+    readonly logits: Float32Array;
+    /** What each link wrote, earlier turns' rows that were reused included (`ms` is of now; of a part of them, their mean weights). */
+    readonly reports: readonly FuseReport[];
+    /** Rows that earlier turns had. */
+    readonly reused: ReusedRows;
+  }>;
   /** Prefill, fusion and decoding as one stream. */
   generate(prompt: ChannelPrompt, options?: GenerateOptions & EncodeOptions): Generation;
   /** Ends it. A second call does nothing. */

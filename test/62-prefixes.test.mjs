@@ -23,10 +23,15 @@ function keep(handle) {
 function free() {
   for (const handle of kept.splice(0)) handle.dispose();
 }
-test.after.each(() => {
-  free();
-  assert.is(liveHandles().cache, 0);
-});
+test.after.each(free);
+/** A test after which no cache is left. */
+function check(name, f) {
+  test(name, async () => {
+    await f();
+    free();
+    assert.is(liveHandles().cache, 0);
+  });
+}
 test.after(async () => {
   await model.dispose();
   await other.dispose();
@@ -36,7 +41,7 @@ const ids = (length, seed = 3) => Array.from({ length }, (_, i) => (i * 7919 + s
 const prefill = (list, options) => model.prefill(model.tokens(list), options);
 const difference = (a, b) => a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i])), 0);
 
-test("prefill from a cache: the rows in common, tokens and positions, and the logits of a fresh run", async () => {
+check("prefill from a cache: the rows in common, tokens and positions, and the logits of a fresh run", async () => {
   // Few tokens, so that runs in common are as likely as none.
   const tokens = fc.array(fc.integer({ min: 5, max: 6 }), { minLength: 1, maxLength: 12 });
   await fc.assert(
@@ -59,7 +64,7 @@ test("prefill from a cache: the rows in common, tokens and positions, and the lo
   );
 });
 
-test("prefill from a cache that has it all: the last token can be read again", async () => {
+check("prefill from a cache that has it all: the last token can be read again", async () => {
   const list = ids(9);
   const from = keep(await prefill(list));
   const whole = keep(await prefill(list, { from }));
@@ -72,7 +77,7 @@ test("prefill from a cache that has it all: the last token can be read again", a
   assert.is(text, await model.generate(fresh, model.tokens(list.slice(-1)), { maxNewTokens: 3, eos: [] }).text());
 });
 
-test("prefill from what does not fit", async () => {
+check("prefill from what does not fit", async () => {
   const foreign = keep(await other.prefill(other.tokens([1, 2, 3])));
   await fails(prefill([1, 2, 3], { from: foreign }), "CACHE_FOREIGN");
   const from = keep(await prefill([1, 2, 3]));
@@ -95,7 +100,7 @@ function found(store, list, positions) {
   return { reused, ...reason };
 }
 
-test("a store says what it found, and why no more", async () => {
+check("a store says what it found, and why no more", async () => {
   const store = keep(createPrefixStore());
   assert.is(store.limit, 512 * 2 ** 20);
   assert.equal(found(store, [1, 2]), { reused: 0, kind: "empty" });
@@ -114,7 +119,7 @@ test("a store says what it found, and why no more", async () => {
   assert.equal(found(store, [1, 2]), { reused: 0, kind: "empty" });
 });
 
-test("what a store gives is a fork, and what it was given goes its own way", async () => {
+check("what a store gives is a fork, and what it was given goes its own way", async () => {
   const store = keep(createPrefixStore());
   const list = ids(100);
   const cache = await prefill(list);
@@ -132,7 +137,7 @@ test("what a store gives is a fork, and what it was given goes its own way", asy
   }
 });
 
-test("a cache that may not grow goes in; one with a policy, empty or in use does not", async () => {
+check("a cache that may not grow goes in; one with a policy, empty or in use does not", async () => {
   const store = keep(createPrefixStore());
   const fixed = keep(model.cache({ capacity: 3, grow: false }));
   await model.prefill(model.tokens([1, 2, 3]), { into: fixed });
@@ -149,7 +154,7 @@ test("a cache that may not grow goes in; one with a policy, empty or in use does
   await fails((async () => store.find(model, model.tokens([])))(), "OPTION_INVALID");
 });
 
-test("entries that are continued leave; memory in common counts once", async () => {
+check("entries that are continued leave; memory in common counts once", async () => {
   const store = keep(createPrefixStore());
   const list = ids(512);
   let cache = await prefill(list);
@@ -182,7 +187,7 @@ test("entries that are continued leave; memory in common counts once", async () 
   assert.is(store.entries.length, 2);
 });
 
-test("the least recently used goes first, and the budget holds", async () => {
+check("the least recently used goes first, and the budget holds", async () => {
   const rows = 64;
   const one = model.cache({ capacity: rows });
   const { bytes } = one;
@@ -216,7 +221,7 @@ test("the least recently used goes first, and the budget holds", async () => {
   );
 });
 
-test("evicted, and too large for the whole budget", async () => {
+check("evicted, and too large for the whole budget", async () => {
   const cache = await prefill(ids(64));
   const store = keep(createPrefixStore({ bytes: cache.bytes }));
   assert.ok(store.put(cache));
@@ -233,7 +238,7 @@ test("evicted, and too large for the whole budget", async () => {
   assert.equal(found(store, ids(64, 4)), { reused: 64, kind: "whole" });
 });
 
-test("a disposed model's entries vanish, and a disposed store says so", async () => {
+check("a disposed model's entries vanish, and a disposed store says so", async () => {
   const mine = await loadModel(folder("receiver"));
   const store = createPrefixStore();
   for (const owner of [mine, model]) {
@@ -256,7 +261,7 @@ test("a disposed model's entries vanish, and a disposed store says so", async ()
   await fails((async () => store.clear())(), "DISPOSED", /store/);
 });
 
-test("hundreds of entries of thousands of tokens are searched in milliseconds", async () => {
+check("hundreds of entries of thousands of tokens are searched in milliseconds", async () => {
   const store = keep(createPrefixStore());
   const cache = keep(await prefill(ids(1500)));
   for (let i = 0; i < 200; i++) {

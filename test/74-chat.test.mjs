@@ -76,6 +76,29 @@ if (spawnSync("script", ["--version"], { stdio: "ignore" }).status === 0) {
   });
 }
 
+test("a chat's second turn goes on from the first", async () => {
+  const pair = (name) => path(`../models/pair/${name}`);
+  const questions = ["Which fruit does Emil Marlowe love?", "Name the job of Silas Jarrow."];
+  for (const sharer of [[], ["--sharer", pair("sharer"), "--fuser", pair("fuser")]]) {
+    const args = ["chat", "--json", "--receiver", pair("receiver"), ...sharer, "--max-new-tokens", "4"];
+    const { status, stdout, stderr } = spawnSync(process.execPath, [path("../dist/cli/main.js"), ...args], {
+      input: `${questions.join("\n")}\n`,
+      encoding: "utf8",
+    });
+    assert.is(status, 0, stderr);
+    const [first, second, ...more] = stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    assert.is(more.length, 0);
+    assert.ok(second.timings.promptTokens > first.timings.promptTokens);
+    if (sharer.length > 0) {
+      assert.equal(first.timings.reused, { receiver: 0, sharers: [0] });
+      assert.ok(second.timings.reused.receiver >= first.timings.promptTokens - 5);
+    }
+  }
+});
+
 /** `generate` with a long answer; `during` sees the process when the first text has come. */
 function generate(stdout, during) {
   const args = ["generate", "--receiver", folder, "--prompt", "hello", "--max-new-tokens", "900"];

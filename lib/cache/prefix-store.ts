@@ -15,7 +15,8 @@ import type {
   PrefixStoreOptions,
   Tokens,
 } from "../types.js";
-import { cacheState, makeCache } from "./cache.js";
+import { type CacheState, cacheState, makeCache } from "./cache.js";
+import type { History } from "./history.js";
 import { commonRows, type Reading, whyEnded } from "./prefix.js";
 import { type Kept, Shelf } from "./shelf.js";
 
@@ -27,6 +28,8 @@ const defaultBytes = 512 * MEBIBYTE;
 export interface Entry extends Kept {
   readonly plain: boolean;
   readonly by: "caller" | "channel";
+  /** What was fused into it. */
+  readonly history: History;
 }
 
 /** What sibling modules see of a store. */
@@ -40,8 +43,9 @@ export class StoreState {
     this.life = new Life("store", () => shelf.clear());
   }
 
-  /** Keeps a plain cache's rows, and owns `native` from here on. */
-  keep(model: Model, native: NativeCache, by: Entry["by"]): boolean {
+  /** Keeps a plain cache's rows in a fork of it, `native`, which the store owns from here on. */
+  keep({ model, life, history }: CacheState, native: NativeCache, by: Entry["by"]): boolean {
+    this.shelf.trimAfter(life);
     const ids = sync(() => native.tokens());
     const entry: Entry = {
       model,
@@ -51,6 +55,7 @@ export class StoreState {
       lives: [modelState(model).life],
       plain: true,
       by,
+      history: history.copy(),
     };
     const alike = this.#plain(model, by === "channel");
     const covering = alike.find((one) => commonRows(one, entry) === ids.length);
@@ -134,7 +139,7 @@ class Store implements PrefixStore {
     // Whatever room the cache has, what goes on from its rows may grow.
     const grown = sync(() => modelState(model).native.cache(1, true, null));
     sync(() => grown.append(native, 0, length, false));
-    return this.#state.keep(model, grown, "caller");
+    return this.#state.keep(state, grown, "caller");
   }
 
   find(model: Model, tokens: Tokens, positions?: Uint32Array): PrefixMatch {
@@ -147,7 +152,6 @@ class Store implements PrefixStore {
     }
     const asked = { ids, positions: checkPositions(model, ids.length, -1, positions) };
     const { shelf } = this.#state;
-    shelf.trim();
     const { entry, rows } = this.#state.best(model, asked, false);
     const gone = shelf.evicted(model, asked);
     const reason: PrefixReason = gone > rows ? { kind: "evicted", rows: gone } : this.#why(asked, entry, rows);
@@ -156,7 +160,11 @@ class Store implements PrefixStore {
     }
     shelf.touch(entry);
     const native = sync(() => entry.native.slice(0, rows));
-    return { cache: makeCache(model, native, { reused: rows }), reused: rows, reason };
+    return {
+      cache: makeCache(model, native, { reused: rows, history: entry.history.slice(0, rows) }),
+      reused: rows,
+      reason,
+    };
   }
 
   clear(): void {

@@ -76,6 +76,12 @@ export class Shelf<T extends Kept> {
     }
   }
 
+  /** Meets the budget again when a cache outside is disposed of: rows that it shares with entries then count here. */
+  trimAfter(life: Life): void {
+    const weak = new WeakRef<Shelf<T>>(this);
+    life.atEnd(() => weak.deref()?.trim());
+  }
+
   /** Rows of `asked` that an entry had which the budget made leave. */
   evicted(model: Model, asked: Reading): number {
     return this.#gone.reduce(

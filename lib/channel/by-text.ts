@@ -90,7 +90,12 @@ class TextChannel implements Channel {
     const cache = await this.receiver.prefill(this.receiver.tokens(tokens.subarray(0, -1)), options);
     try {
       const last = this.receiver.tokens(tokens.subarray(-1));
-      return { cache, logits: await this.receiver.logits(cache, last, options), reports: [] };
+      return {
+        cache,
+        logits: await this.receiver.logits(cache, last, options),
+        reports: [],
+        reused: { receiver: 0, sharers: [] },
+      };
     } catch (error) {
       cache.dispose();
       throw error;

@@ -1,11 +1,9 @@
-import type { NativeSampler } from "../../typings/native.js";
+import { createPrefixStore, type StoreState, storeState } from "../cache/prefix-store.js";
 import { C2CError } from "../errors.js";
 import type { FuseOrder } from "../fuser/fuse.js";
 import { strategies } from "../fuser/fuser.js";
 import { fuserState } from "../fuser/state.js";
-import { type Beginning, type Choice, GenerationRun, type TokenSource } from "../generation/generation.js";
-import { budget, type Decoding, decoding } from "../generation/options.js";
-import { makeSampler } from "../generation/solo.js";
+import { decoding } from "../generation/options.js";
 import { modelState } from "../model/state.js";
 import { choice, invalid } from "../options.js";
 import type {
@@ -17,9 +15,12 @@ import type {
   Generation,
   Link,
   Model,
+  PrefixStore,
 } from "../types.js";
 import { Flow } from "./flow.js";
 import { planPrompt } from "./plan.js";
+import { Reuse } from "./reuse.js";
+import { FusedRun, FusedSource } from "./run.js";
 
 type PrefillOptions = NonNullable<Parameters<Channel["prefill"]>[1]>;
 
@@ -34,12 +35,18 @@ class CacheChannel implements Channel {
   readonly receiver: Model;
   readonly links: readonly Link[];
   readonly #order: FuseOrder;
+  /** Its own store, or the caller's, or none. */
+  readonly #prefixes: { readonly store: StoreState; readonly own: boolean } | undefined;
   #disposed = false;
 
-  constructor(receiver: Model, links: readonly Link[], order: FuseOrder) {
+  constructor(receiver: Model, links: readonly Link[], order: FuseOrder, prefixes: PrefixStore | false | undefined) {
     this.receiver = receiver;
     this.links = links;
     this.#order = order;
+    if (prefixes !== false) {
+      const own = prefixes === undefined;
+      this.#prefixes = { store: storeState(prefixes ?? createPrefixStore()), own };
+    }
   }
 
   async prefill(prompt: ChannelPrompt, options: PrefillOptions = {}): ReturnType<Channel["prefill"]> {
@@ -47,12 +54,11 @@ class CacheChannel implements Channel {
     const flow = await this.#begin(prompt, options, options.signal);
     try {
       const logits = await flow.prefill(options.signal);
-      return { cache: flow.cache, logits, reports: flow.reports };
-    } catch (error) {
-      flow.cache.dispose();
-      throw error;
-    } finally {
       flow.end();
+      return { cache: flow.cache, logits, reports: flow.reports, reused: flow.reused };
+    } catch (error) {
+      flow.discard();
+      throw error;
     }
   }
 
@@ -64,11 +70,14 @@ class CacheChannel implements Channel {
       this.#check();
       return this.#begin(prompt, options, signal);
     };
-    return new GenerationRun(tokenizer, checked, new FusedSource(this.receiver, checked, begin));
+    return new FusedRun(tokenizer, checked, new FusedSource(this.receiver, checked, begin));
   }
 
   dispose(): void {
     this.#disposed = true;
+    if (this.#prefixes?.own) {
+      void this.#prefixes.store.life.dispose();
+    }
   }
 
   [Symbol.dispose](): void {
@@ -79,7 +88,10 @@ class CacheChannel implements Channel {
     signal?.throwIfAborted();
     const plan = await planPrompt(this.receiver, this.links, prompt, options);
     signal?.throwIfAborted();
-    return new Flow(this.receiver, this.links, this.#order, plan);
+    this.#check();
+    const { receiver, links } = this;
+    const reuse = this.#prefixes && new Reuse(this.#prefixes.store, receiver, links, this.#order);
+    return new Flow(receiver, links, this.#order, plan, { reuse });
   }
 
   #check(): void {
@@ -87,6 +99,7 @@ class CacheChannel implements Channel {
       throw new C2CError("DISPOSED", { handle: "channel" }, "this channel is disposed");
     }
     checkAlive(this.receiver, this.links);
+    this.#prefixes?.store.life.check();
   }
 }
 
@@ -98,56 +111,9 @@ function checkAlive(receiver: Model, links: readonly Link[]): void {
   }
 }
 
-/** Tokens of a receiver on its fused cache. */
-export class FusedSource implements TokenSource {
-  readonly #receiver: Model;
-  readonly #decoding: Decoding;
-  readonly #start: (signal: AbortSignal) => Promise<Flow>;
-  #flow: Flow | undefined;
-  #sampler: NativeSampler | undefined;
-
-  constructor(receiver: Model, checked: Decoding, start: (signal: AbortSignal) => Promise<Flow>) {
-    this.#receiver = receiver;
-    this.#decoding = checked;
-    this.#start = start;
-  }
-
-  async begin(signal: AbortSignal): Promise<Beginning> {
-    const flow = await this.#start(signal);
-    this.#flow = flow;
-    const logits = await flow.prefill(signal);
-    const limit = budget(this.#receiver, this.#decoding.maxNewTokens, flow.cache.positions.at(-1) ?? 0);
-    const history = new Uint32Array(flow.cache.tokens);
-    this.#sampler = makeSampler(this.#decoding, history);
-    const row = logits.subarray(logits.length - this.#receiver.shape.vocab);
-    const { prefillMs, sharerMs, fuseMs } = flow;
-    return {
-      id: this.#sampler.pick(row),
-      logits: this.#decoding.logits ? row.slice() : null,
-      limit,
-      promptTokens: history.length,
-      prefillMs,
-      sharerMs,
-      fuseMs,
-    };
-  }
-
-  async step(id: number, signal: AbortSignal): Promise<Choice> {
-    if (this.#flow === undefined || this.#sampler === undefined) {
-      throw new Error("step before begin");
-    }
-    return this.#flow.step(this.#sampler, id, this.#decoding.logits, signal);
-  }
-
-  end(): void {
-    this.#flow?.end();
-    this.#flow?.cache.dispose();
-  }
-}
-
 /**
  * Connects a receiver to sharers, each through a fuser that was loaded for the two. The channel owns none of them; its `dispose`
- * ends the channel alone. OPTION_INVALID for a fuser of another pair, DISPOSED.
+ * ends the channel alone, and gives back the prefixes that it kept for the next turn. OPTION_INVALID for a fuser of another pair, DISPOSED.
  */
 export function connect(receiver: Model, links: readonly Link[], options: ConnectOptions = {}): Channel {
   const order = choice("order", options.order ?? "sequential", ["sequential", "parallel"]);
@@ -163,7 +129,7 @@ export function connect(receiver: Model, links: readonly Link[], options: Connec
     return { ...link };
   });
   checkAlive(receiver, kept);
-  const channel = new CacheChannel(receiver, kept, order);
+  const channel = new CacheChannel(receiver, kept, order, options.prefixes);
   orders.set(channel, order);
   return channel;
 }

@@ -1,15 +1,18 @@
 import type { NativeSampler } from "../../typings/native.js";
 import { alignTokens } from "../align/tokens.js";
-import { type CacheState, cacheState } from "../cache/cache.js";
+import { type CacheState, cacheState, makeCache } from "../cache/cache.js";
+import type { Reading } from "../cache/prefix.js";
 import { type FuseOrder, fuseShares, type Share } from "../fuser/fuse.js";
 import { fuserState } from "../fuser/state.js";
 import { checkPositions, forward, step } from "../model/forward.js";
 import { modelState } from "../model/state.js";
 import { checkIds } from "../model/tokens.js";
 import { sync } from "../native.js";
-import type { FuseReport, KvCache, Link, Model, SpanPair } from "../types.js";
+import type { FuseReport, KvCache, Link, Model, ReusedRows, SpanPair } from "../types.js";
+import { Lineage } from "./lineage.js";
 import { type Plan, type PlannedSection, rowsWithin, type SharerPlan } from "./plan.js";
 import { ReportSum } from "./reports.js";
+import type { Base, FusedPart, Reuse } from "./reuse.js";
 
 /**
  * Changes rows [start, end) of a sharer's cache right after the sharer has read them: what an audit's controls do. The sharer then
@@ -23,63 +26,98 @@ interface Strand {
   readonly link: Link;
   readonly plan: SharerPlan;
   readonly cache: CacheState;
-  readonly handle: KvCache;
   readonly response: boolean;
   readonly report: ReportSum;
+  /** What was fused of the answer. */
+  readonly answer: ReportSum;
 }
 
-/** The caches of one prompt: the fused one and, beside it, each sharer's and (where the response is fused) a clean one. */
+/** How a flow is made different from a plain run; one that is tampered with neither takes from `reuse` nor gives to it. */
+export interface FlowOptions {
+  readonly tamper?: Tamper | undefined;
+  readonly reuse?: Reuse | undefined;
+}
+
+/**
+ * The caches of one prompt: the fused one and, beside it, each sharer's and, where they are needed, the receiver's clean rows: where the
+ * response is fused, and where the first fused section is one that a longer prompt makes longer.
+ */
 export class Flow {
   readonly receiver: Model;
   readonly cache: KvCache;
   readonly #fused: CacheState;
-  readonly #clean: { readonly handle: KvCache; readonly state: CacheState } | undefined;
+  readonly #clean: CacheState | undefined;
+  /** The clean rows go on with the prompt's end and with the answer. */
+  readonly #asItComes: boolean;
+  /** Rows up to here are read by the clean cache, and the fused one takes them from there. */
+  readonly #shared: number;
   readonly #strands: readonly Strand[];
   readonly #plan: Plan;
   readonly #order: FuseOrder;
   readonly #tamper: Tamper | undefined;
-  readonly #releases: (() => void)[] = [];
+  readonly #reuse: Reuse | undefined;
+  readonly #lineage: Lineage;
+  readonly #parts: FusedPart[] = [];
+  readonly #held = new Map<KvCache, () => void>();
+  /** A step is under way, or has failed. */
+  #open = false;
   prefillMs = 0;
   sharerMs = 0;
   fuseMs = 0;
+  readonly reused: ReusedRows;
 
-  constructor(receiver: Model, links: readonly Link[], order: FuseOrder, plan: Plan, tamper?: Tamper) {
+  constructor(receiver: Model, links: readonly Link[], order: FuseOrder, plan: Plan, options: FlowOptions = {}) {
     this.receiver = receiver;
     this.#plan = plan;
     this.#order = order;
-    this.#tamper = tamper;
-    this.cache = receiver.cache({ capacity: plan.receiver.ids.length + 1 });
-    this.#fused = this.#hold(this.cache);
-    this.#strands = plan.sharers.map((sharer, i) => {
-      const link = links[i];
-      if (link === undefined) {
-        throw new Error("the plan has more sharers than links");
+    this.#tamper = options.tamper;
+    this.#reuse = options.tamper === undefined ? options.reuse : undefined;
+    const responding = plan.sharers.flatMap((_, i) => (links[i]?.span === "prompt-and-response" ? [i] : []));
+    this.#asItComes = responding.length > 0;
+    this.#lineage = Lineage.of(plan, responding);
+    const clean = this.#asItComes || (this.#reuse !== undefined && plan.kind !== "chat");
+    const rows = plan.receiver.ids.length;
+    const tail = plan.sections.at(-1)?.start ?? 0;
+    const section = plan.sections.find(({ end }) => this.#lineage.first < end);
+    this.#shared = clean ? Math.min(tail, this.#lineage.first < 0 ? tail : (section?.end ?? tail)) : 0;
+    try {
+      const base = this.#reuse?.fused({ ...plan, lineage: this.#lineage }, plan, clean) ?? null;
+      this.cache = this.#make(receiver, base, rows + 1);
+      this.#fused = this.#hold(this.cache);
+      if (clean) {
+        const until = this.#asItComes ? rows : this.#shared;
+        this.#clean = this.#hold(
+          this.#make(receiver, this.#reuse?.plain(receiver, plan.receiver, until) ?? null, rows + 1),
+        );
       }
-      const handle = link.sharer.cache({ capacity: Math.max(1, sharer.ids.length) });
-      const response = link.span === "prompt-and-response";
-      const report = new ReportSum(fuserState(link.fuser).idle);
-      return { index: i, link, plan: sharer, handle, cache: this.#hold(handle), response, report };
-    });
-    if (this.#strands.some(({ response }) => response)) {
-      const handle = receiver.cache({ capacity: plan.receiver.ids.length + 1 });
-      this.#clean = { handle, state: this.#hold(handle) };
+      this.#strands = plan.sharers.map((sharer, i) => this.#strand(sharer, i, links[i], responding.includes(i)));
+      this.reused = { receiver: base?.rows ?? 0, sharers: this.#strands.map(({ cache }) => cache.reused) };
+      for (const part of base?.parts ?? []) {
+        this.#inherit(part, this.reused.receiver);
+      }
+    } catch (error) {
+      this.#release();
+      throw error;
     }
   }
 
-  /** One report for each link, over everything fused so far. */
+  /** One report for each link, over all rows that were fused, now or in earlier turns; `ms` is of now. */
   get reports(): FuseReport[] {
     return this.#strands.map(({ report }) => report.total());
   }
 
   /** Gives the sharers' and the clean cache back; the fused one stays, free for others. */
   end(): void {
-    for (const release of this.#releases) {
-      release();
+    if (!this.#open && this.#lineage.length > this.#plan.receiver.ids.length) {
+      this.#keep();
     }
-    for (const { handle } of this.#strands) {
-      handle.dispose();
-    }
-    this.#clean?.handle.dispose();
+    this.#release(this.cache);
+  }
+
+  /** Gives everything back. */
+  discard(): void {
+    this.end();
+    this.cache.dispose();
   }
 
   /** Prefills and fuses section by section. Returns the last section's logits, [its length, vocab]. */
@@ -101,18 +139,18 @@ export class Flow {
     const { ids, positions } = this.#plan.receiver;
     const tokens = ids.subarray(last.start, last.end);
     const places = positions.subarray(last.start, last.end);
-    if (this.#clean !== undefined) {
+    if (this.#asItComes) {
       const strands = this.#responding();
       for (const strand of strands) {
         await this.#share(strand, strand.plan.ids.length, signal);
       }
-      await this.#appendClean(tokens, places, signal);
+      await this.#takeClean(last.end, signal);
       await this.#fuse(strands, last.start, last.end, signal);
     }
-    const given = this.#clean !== undefined;
     const start = performance.now();
-    const logits = await forward(this.#fused, tokens, places, "all", signal, given);
+    const logits = await forward(this.#fused, tokens, places, "all", signal, this.#asItComes);
     this.prefillMs += performance.now() - start;
+    this.#keep();
     return logits ?? new Float32Array(0);
   }
 
@@ -123,14 +161,19 @@ export class Flow {
     wantLogits: boolean,
     signal: AbortSignal,
   ): Promise<{ id: number; logits: Float32Array | null }> {
+    this.#open = true;
     const tokens = Uint32Array.of(id);
     const positions = checkPositions(this.receiver, 1, this.#fused.last());
-    if (this.#clean === undefined) {
-      return step(this.#fused, sampler, tokens, positions, wantLogits, signal);
+    if (!this.#asItComes) {
+      const choice = await step(this.#fused, sampler, tokens, positions, wantLogits, signal);
+      this.#lineage.pushUnfused();
+      this.#open = false;
+      return choice;
     }
     const row = this.#fused.native.length;
-    await this.#appendClean(tokens, positions, signal);
-    const shares: Share[] = [];
+    await this.#readClean(tokens, positions, signal);
+    const shares: (Share & { readonly strand: Strand })[] = [];
+    const from = this.#strands.map(() => -1);
     for (const strand of this.#responding()) {
       const { sharer } = strand.link;
       const read = await this.#translate(strand, tokens);
@@ -138,16 +181,54 @@ export class Flow {
       await forward(strand.cache, read, checkPositions(sharer, 1, strand.cache.last()), "none", signal);
       await this.#tamper?.(strand.index, strand.cache, own, own + 1);
       const spans = [{ receiver: { start: row, end: row + 1 }, sharer: { start: own, end: own + 1 } }];
-      shares.push({ fuser: strand.link.fuser, sharer: strand.cache, spans });
+      shares.push({ fuser: strand.link.fuser, sharer: strand.cache, spans, strand });
+      from[strand.index] = own;
     }
-    await fuseShares(this.#fused, shares, this.#order, signal);
-    return step(this.#fused, sampler, tokens, positions, wantLogits, signal, true);
+    const reports = await fuseShares(this.#fused, shares, this.#order, signal);
+    const choice = await step(this.#fused, sampler, tokens, positions, wantLogits, signal, true);
+    for (const [i, report] of reports.entries()) {
+      shares[i]?.strand.answer.add(report);
+    }
+    this.#lineage.pushResponse(from);
+    this.#open = false;
+    return choice;
+  }
+
+  /** A cache that begins with `base`'s rows. */
+  #make(model: Model, base: Base | null, capacity: number): KvCache {
+    const cache =
+      base === null
+        ? model.cache({ capacity: Math.max(1, capacity) })
+        : makeCache(model, base.native, { reused: base.rows, history: base.history });
+    this.#held.set(cache, () => undefined);
+    return cache;
   }
 
   #hold(handle: KvCache): CacheState {
     const state = cacheState(handle);
-    this.#releases.push(state.claim("generate"));
+    this.#held.set(handle, state.claim("generate"));
     return state;
+  }
+
+  /** Lets go of all caches and disposes of them, but of `kept`. */
+  #release(kept?: KvCache): void {
+    for (const [handle, release] of this.#held) {
+      release();
+      if (handle !== kept) {
+        handle.dispose();
+      }
+    }
+    this.#held.clear();
+  }
+
+  #strand(plan: SharerPlan, index: number, link: Link | undefined, response: boolean): Strand {
+    if (link === undefined) {
+      throw new Error("the plan has more sharers than links");
+    }
+    const { length } = plan.ids;
+    const cache = this.#hold(this.#make(link.sharer, this.#reuse?.plain(link.sharer, plan, length) ?? null, length));
+    const { idle } = fuserState(link.fuser);
+    return { index, link, plan, cache, response, report: new ReportSum(idle), answer: new ReportSum(idle) };
   }
 
   #strandsOf(links: readonly number[]): Strand[] {
@@ -158,17 +239,73 @@ export class Flow {
     return this.#strands.filter(({ response }) => response);
   }
 
-  /** The receiver reads a section; so does its clean double. */
-  async #receive(section: PlannedSection, signal: AbortSignal | undefined): Promise<void> {
-    const start = performance.now();
-    const { ids, positions } = this.#plan.receiver;
-    const tokens = ids.subarray(section.start, section.end);
-    const places = positions.subarray(section.start, section.end);
-    await forward(this.#fused, tokens, places, "none", signal);
-    if (this.#clean !== undefined) {
-      await forward(this.#clean.state, tokens, places, "none", signal);
+  /** Counts what was fused into rows before `end` as this prompt's. */
+  #inherit({ link, start, end: whole, report }: FusedPart, end: number): void {
+    const positions = this.#lineage.count(link, start, Math.min(end, whole));
+    if (positions > 0) {
+      const part = { link, start, end: Math.min(end, whole), report: { ...report, positions, ms: 0 } };
+      this.#strands[link]?.report.add(part.report);
+      this.#parts.push(part);
     }
-    this.prefillMs += performance.now() - start;
+  }
+
+  /** Keeps what all have read so far; the rows are whole. */
+  #keep(): void {
+    const reuse = this.#reuse;
+    if (reuse === undefined) {
+      return;
+    }
+    for (const { cache } of this.#strands) {
+      reuse.keepPlain(cache);
+    }
+    if (this.#clean !== undefined) {
+      reuse.keepPlain(this.#clean);
+    }
+    const { kind, receiver, sections } = this.#plan;
+    const prompt = receiver.ids.length;
+    const { length } = this.#lineage;
+    const answers = this.#strands.flatMap(({ index, answer }): FusedPart[] => {
+      const report = answer.total();
+      return report.positions === 0 ? [] : [{ link: index, start: prompt, end: length, report }];
+    });
+    const made = {
+      receiver: readingOf(this.#fused, length),
+      sharers: this.#strands.map(({ cache }) => readingOf(cache, cache.native.length)),
+      lineage: this.#lineage.copy(),
+    };
+    const settled = kind === "sections" ? prompt : (sections.at(-1)?.start ?? 0);
+    reuse.keepFused(this.#fused, made, [...this.#parts, ...answers], settled);
+  }
+
+  /** The receiver reads a section; so does its clean double, where the response is fused. */
+  async #receive({ end }: PlannedSection, signal: AbortSignal | undefined): Promise<void> {
+    if (this.#fused.native.length >= end) {
+      await this.#advance(this.#asItComes ? this.#clean : undefined, end, signal);
+    } else if (end <= this.#shared) {
+      await this.#takeClean(end, signal);
+    } else {
+      await this.#advance(this.#fused, end, signal);
+      await this.#advance(this.#asItComes ? this.#clean : undefined, end, signal);
+    }
+  }
+
+  /** The receiver's rows up to `end`, as far as a cache does not have them. */
+  async #advance(cache: CacheState | undefined, end: number, signal: AbortSignal | undefined): Promise<void> {
+    const start = cache?.native.length ?? end;
+    if (cache !== undefined && start < end) {
+      const began = performance.now();
+      const { ids, positions } = this.#plan.receiver;
+      await forward(cache, ids.subarray(start, end), positions.subarray(start, end), "none", signal);
+      this.prefillMs += performance.now() - began;
+    }
+  }
+
+  /** The fused cache takes the clean one's rows up to `end`, which are read first where they are not. */
+  async #takeClean(end: number, signal: AbortSignal | undefined): Promise<void> {
+    const clean = this.#cleanState();
+    await this.#advance(clean, end, signal);
+    this.#fused.life.check();
+    sync(() => this.#fused.native.append(clean.native, this.#fused.native.length, end, false));
   }
 
   /** The sharer reads on, up to its row `end`. */
@@ -182,35 +319,42 @@ export class Flow {
     }
   }
 
-  /** Fuses what the strands' rows have in the receiver's rows [start, end). */
-  async #fuse(strands: readonly Strand[], start: number, end: number, signal: AbortSignal | undefined): Promise<void> {
-    const shares: (Share & { readonly report: ReportSum })[] = [];
+  /** Fuses what the strands' rows have in the receiver's rows [from, end) that were not fused in earlier turns. */
+  async #fuse(strands: readonly Strand[], from: number, end: number, signal: AbortSignal | undefined): Promise<void> {
+    const start = Math.max(from, this.reused.receiver);
+    const shares: (Share & { readonly strand: Strand })[] = [];
     for (const strand of strands) {
       const spans: readonly SpanPair[] = rowsWithin(strand.plan.rows, start, end);
       const last = spans.at(-1);
       if (last !== undefined) {
         await this.#share(strand, last.sharer.end, signal);
-        shares.push({ fuser: strand.link.fuser, sharer: strand.cache, spans, report: strand.report });
+        shares.push({ fuser: strand.link.fuser, sharer: strand.cache, spans, strand });
       }
     }
     const began = performance.now();
     const reports = await fuseShares(this.#fused, shares, this.#order, signal);
     this.fuseMs += performance.now() - began;
     for (const [i, report] of reports.entries()) {
-      shares[i]?.report.add(report);
+      const strand = shares[i]?.strand;
+      strand?.report.add(report);
+      this.#parts.push({ link: strand?.index ?? 0, start, end, report });
     }
   }
 
-  /** The clean stream reads tokens, and the fused cache takes its rows. */
-  async #appendClean(tokens: Uint32Array, positions: Uint32Array, signal: AbortSignal | undefined): Promise<void> {
-    const clean = this.#clean?.state;
-    if (clean === undefined) {
-      throw new Error("there is no clean cache");
-    }
+  /** The clean stream reads new tokens, and the fused cache takes its rows. */
+  async #readClean(tokens: Uint32Array, positions: Uint32Array, signal: AbortSignal): Promise<void> {
+    const clean = this.#cleanState();
     const start = clean.native.length;
     await forward(clean, tokens, positions, "none", signal);
     this.#fused.life.check();
     sync(() => this.#fused.native.append(clean.native, start, start + tokens.length, false));
+  }
+
+  #cleanState(): CacheState {
+    if (this.#clean === undefined) {
+      throw new Error("there is no clean cache");
+    }
+    return this.#clean;
   }
 
   /** A generated token as the sharer reads it. */
@@ -221,4 +365,12 @@ export class Flow {
     const receiver = modelState(this.receiver).tokenizer;
     return alignTokens(receiver, modelState(link.sharer).tokenizer, tokens, plan.strategy);
   }
+}
+
+/** The first rows of a cache: their tokens and positions. */
+function readingOf({ native }: CacheState, rows: number): Reading {
+  return {
+    ids: sync(() => native.tokens()).subarray(0, rows),
+    positions: sync(() => native.positions()).subarray(0, rows),
+  };
 }

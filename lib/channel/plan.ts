@@ -1,4 +1,5 @@
 import { alignChat } from "../align/chat.js";
+import type { Reading } from "../cache/prefix.js";
 import { messageRows } from "../fuser/align.js";
 import { checkSpan } from "../fuser/fuse.js";
 import { fuserState } from "../fuser/state.js";
@@ -8,12 +9,6 @@ import { modelState } from "../model/state.js";
 import { checkTokens } from "../model/tokens.js";
 import { integer, invalid } from "../options.js";
 import type { AlignStrategy, ChannelPrompt, EncodeOptions, Link, Model, SpanPair, TokenPrompt } from "../types.js";
-
-/** Tokens and their positions, one each. */
-export interface Reading {
-  readonly ids: Uint32Array;
-  readonly positions: Uint32Array;
-}
 
 /** What one link's sharer reads. `rows`: which of its rows belong to which of the receiver's, ascending on both sides. */
 export interface SharerPlan extends Reading {
@@ -31,6 +26,8 @@ export interface PlannedSection {
 
 /** A prompt as everybody reads it. The last section is never fused. */
 export interface Plan {
+  /** "chat": messages are sections. "whole": all but the last row are one. "sections": as the caller says. */
+  readonly kind: "chat" | "whole" | "sections";
   readonly receiver: Reading;
   readonly sections: readonly PlannedSection[];
   readonly sharers: readonly SharerPlan[];
@@ -68,6 +65,7 @@ export async function planPrompt(
   const final = chat.sections.at(-1);
   const tail = final === undefined || final.message ? count - 1 : final.receiver.start;
   return {
+    kind: "chat",
     receiver: {
       ids: chat.receiver.ids,
       positions: checkPositions(receiver, count, -1, chat.receiver.positions),
@@ -163,7 +161,12 @@ function planTokens(receiver: Model, links: readonly Link[], prompt: TokenPrompt
     const places = checkPositions(sharer, own.length, -1, given.positions);
     return { ids: own, positions: places, rows, strategy: strategyOf(link) };
   });
-  return { receiver: { ids, positions }, sections: tokenSections(ids.length, links.length, prompt), sharers };
+  return {
+    kind: prompt.sections === undefined ? "whole" : "sections",
+    receiver: { ids, positions },
+    sections: tokenSections(ids.length, links.length, prompt),
+    sharers,
+  };
 }
 
 function checkAscending(rows: readonly SpanPair[], option: string): void {

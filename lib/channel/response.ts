@@ -1,8 +1,9 @@
 import { alignTokens } from "../align/tokens.js";
+import type { Reading } from "../cache/prefix.js";
 import { checkPositions } from "../model/forward.js";
 import { modelState } from "../model/state.js";
 import type { Link, Model } from "../types.js";
-import type { Plan, Reading, SharerPlan } from "./plan.js";
+import type { Plan, SharerPlan } from "./plan.js";
 
 /**
  * A plan whose receiver also reads `response`, the beginning of an answer, after the prompt. The response is not fused, but where a
@@ -40,7 +41,7 @@ export async function withResponse(
         { start: length, end, links: [] },
       ]
     : [...before, { start: last?.start ?? 0, end, links: [] }];
-  return { receiver: append(receiver, plan.receiver, response), sections, sharers };
+  return { kind: plan.kind, receiver: append(receiver, plan.receiver, response), sections, sharers };
 }
 
 function append(model: Model, reading: Reading, more: Uint32Array): Reading {

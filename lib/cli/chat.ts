@@ -1,6 +1,6 @@
 import { createInterface } from "node:readline/promises";
 import type { Command } from "commander";
-import { connect, type GenerationEvent, type Message } from "../index.js";
+import { connect, createPrefixStore, type GenerationEvent, type Message } from "../index.js";
 import { solo } from "./generate.js";
 import { type AnswerFlags, addAnswerOptions, answerOptions } from "./options.js";
 import { loadLinks } from "./sources.js";
@@ -13,6 +13,8 @@ export function addChat(program: Command): void {
       await using loaded = await loadLinks(flags);
       const { receiver, links } = loaded;
       using channel = links.length > 0 ? connect(receiver, links, flags.order ? { order: flags.order } : {}) : null;
+      // What the receiver alone has read; a channel keeps its own.
+      using prefixes = createPrefixStore();
       const messages: Message[] = flags.system === undefined ? [] : [{ role: "system", content: flags.system }];
       const lines = createInterface({
         input: process.stdin,
@@ -28,7 +30,7 @@ export function addChat(program: Command): void {
           answering = new AbortController();
           const options = { ...answerOptions(flags), signal: answering.signal };
           const text = await answer(
-            channel ? channel.generate(messages, options) : solo(receiver, messages, options),
+            channel ? channel.generate(messages, options) : solo(receiver, messages, options, prefixes),
             flags.json,
           );
           answering = null;

@@ -6,6 +6,7 @@ import {
   type GenerationEvent,
   type Message,
   type Model,
+  type PrefixStore,
 } from "../index.js";
 import { type AnswerFlags, addAnswerOptions, answerOptions } from "./options.js";
 import { loadLinks } from "./sources.js";
@@ -30,7 +31,7 @@ export function addGenerate(program: Command): void {
         await write(solo(receiver, messages, options), flags.json === true, reports);
         return;
       }
-      using channel = connect(receiver, links, flags.order ? { order: flags.order } : {});
+      using channel = connect(receiver, links, { prefixes: false, ...(flags.order && { order: flags.order }) });
       if (flags.json) {
         const filled = await channel.prefill(messages, options);
         reports = filled.reports;
@@ -40,15 +41,22 @@ export function addGenerate(program: Command): void {
     });
 }
 
-/** One model without any sharer. */
+/** One model without any sharer. `prefixes`: where it finds what it has read before, and leaves what it has read. */
 export async function* solo(
   model: Model,
   messages: readonly Message[],
   options: ReturnType<typeof answerOptions> & { readonly signal: AbortSignal },
+  prefixes?: PrefixStore,
 ): AsyncGenerator<GenerationEvent> {
   const { tokens } = await model.encode(messages, options.thinking === undefined ? {} : { thinking: options.thinking });
-  using cache = await model.prefill(model.tokens(tokens.slice(0, -1)), { signal: options.signal });
-  yield* model.generate(cache, model.tokens(tokens.slice(-1)), generationOnly(options));
+  using from = prefixes?.find(model, tokens).cache ?? null;
+  const read = model.tokens(tokens.slice(0, -1));
+  using cache = await model.prefill(read, { signal: options.signal, ...(from && { from }) });
+  try {
+    yield* model.generate(cache, model.tokens(tokens.slice(-1)), generationOnly(options));
+  } finally {
+    prefixes?.put(cache);
+  }
 }
 
 function generationOnly(options: ReturnType<typeof answerOptions>): GenerateOptions {

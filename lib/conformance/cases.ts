@@ -94,6 +94,7 @@ async function runChannel(given: Case, goldens: Map<string, Golden>, loaded: Loa
   const mask = given.mask ?? given.input_ids.map(() => 1);
   const prompt = tokenPrompt(given, receiver, links, mask);
   using channel = connect(receiver, links, {
+    prefixes: false,
     order: given.mode ?? "sequential",
   });
 

@@ -1,8 +1,9 @@
 import { connectByText, textMaking } from "../channel/by-text.js";
-import { channelOrder, FusedSource } from "../channel/connect.js";
+import { channelOrder } from "../channel/connect.js";
 import { Flow, type Tamper } from "../channel/flow.js";
 import { type Plan, planPrompt } from "../channel/plan.js";
 import { withResponse } from "../channel/response.js";
+import { FusedSource } from "../channel/run.js";
 import { GenerationRun } from "../generation/generation.js";
 import { decoding } from "../generation/options.js";
 import { modelState } from "../model/state.js";
@@ -115,7 +116,7 @@ class Fused implements Subject {
     const plan = await planOf(this.#channel, question.messages, response);
     const changed = (await this.#control.plan?.(plan, question, response)) ?? plan;
     const tamper = this.#control.tamper?.(question, changed);
-    return new Flow(this.model, links, channelOrder(this.#channel) ?? "sequential", changed, tamper);
+    return new Flow(this.model, links, channelOrder(this.#channel) ?? "sequential", changed, { tamper });
   }
 }
 

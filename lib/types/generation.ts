@@ -1,5 +1,6 @@
 // Types of a generation: how tokens are chosen, what comes back, and how channels are made.
 import type { Message, TokenId } from "../types.js";
+import type { PrefixStore, ReusedRows } from "./prefixes.js";
 
 /** How the next token is chosen. Penalties come first, then temperature, then the limits. `seed` makes a run repeatable. */
 export type Sampling =
@@ -54,6 +55,8 @@ export interface Timings {
   readonly promptTokens: number;
   /** Tokens of the text; an end token is not one. */
   readonly newTokens: number;
+  /** Rows of the prompt that a channel had from earlier turns; of a channel's generations alone. */
+  readonly reused?: ReusedRows;
 }
 /** A new token with the text that became whole by it (it may be empty), or the end. */
 export type GenerationEvent =
@@ -76,6 +79,12 @@ export interface Generation extends AsyncIterable<GenerationEvent>, AsyncDisposa
 export interface ConnectOptions {
   /** What several sharers see of each other; see `fuse`. Default "sequential". */
   readonly order?: "sequential" | "parallel";
+  /**
+   * Where the caches of earlier turns are kept, so that the next prompt reads and fuses only what is new; the outcome is that of a
+   * fresh run. Several channels may have one store; a channel's `dispose` leaves it. Default: one of the channel's own, of 512 MiB.
+   * With false nothing is kept.
+   */
+  readonly prefixes?: PrefixStore | false;
 }
 /** How a channel by text asks the sharer and shows its answer to the receiver. */
 export interface TextOptions {

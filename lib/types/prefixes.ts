@@ -50,8 +50,8 @@ export interface PrefixStore extends Disposable {
   /** The budget in bytes. */
   readonly limit: number;
   /**
-   * Bytes of all entries: memory, in which rows that several share count once. Rows of a cache that is still in use outside count
-   * there; once it is disposed of they count here, and the budget is met again at the next `find` or `put`.
+   * Bytes of all entries: memory, in which rows that several share count once. Rows that a cache in use outside shares count there;
+   * once it is disposed of they count here, and what does not fit leaves.
    */
   readonly bytes: number;
   /** What is kept, the most recently used first. */
