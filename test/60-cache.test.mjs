@@ -307,6 +307,15 @@ test("logits of more rows than a policy's cache has", async () => {
   fails("OPTION_INVALID", () => model.cache({ capacity: model.shape.context + 1, policy: { kind: "sinks" } }));
 });
 
+test("a cache is free once its generation is done", async () => {
+  const cache = keep(model.cache());
+  await model.generate(cache, tokensOf(5), { maxNewTokens: 3, eos: [] }).text();
+  assert.is(cache.tokens.length, 7);
+  for await (const event of model.generate(cache, tokensOf(1), { maxNewTokens: 2, eos: [] }))
+    if (event.type === "done") cache.truncate(4);
+  assert.is(cache.length, 4);
+});
+
 test("a full cache ends its own generation, not those that run beside it", async () => {
   const small = keep(model.cache({ capacity: 12, grow: false }));
   const large = keep(model.cache());

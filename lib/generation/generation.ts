@@ -41,6 +41,7 @@ export class GenerationRun implements Generation {
   readonly #events: AsyncGenerator<GenerationEvent, void>;
   readonly #iterator: AsyncIterator<GenerationEvent, void>;
   #cancelled = false;
+  #ended = false;
   #done: DoneEvent | undefined;
   #failure: { readonly error: unknown } | undefined;
 
@@ -111,7 +112,7 @@ export class GenerationRun implements Generation {
       }
     } finally {
       signal?.removeEventListener("abort", forward);
-      this.#source.end();
+      this.#end();
     }
   }
 
@@ -152,7 +153,16 @@ export class GenerationRun implements Generation {
     const { promptTokens, prefillMs, sharerMs, fuseMs } = beginning;
     const newTokens = writer.count;
     const timings: Timings = { prefillMs, sharerMs, fuseMs, firstTokenMs, decodeMs, promptTokens, newTokens };
+    // Whoever hears that it is done may use the cache.
+    this.#end();
     this.#done = { type: "done", text: writer.text, reason, timings };
     yield this.#done;
+  }
+
+  #end(): void {
+    if (!this.#ended) {
+      this.#ended = true;
+      this.#source.end();
+    }
   }
 }

@@ -68,7 +68,7 @@ export type GenerationEvent =
       readonly logits?: Float32Array;
     }
   | { readonly type: "done"; readonly text: string; readonly reason: StopReason; readonly timings: Timings };
-/** A generation under way: read it as a stream, or wait for its end. Leaving the loop early cancels it. */
+/** A generation under way: read it as a stream, or wait for its end. Leaving the loop early cancels it. Its cache is free again when it is done. */
 export interface Generation extends AsyncIterable<GenerationEvent>, AsyncDisposable {
   /** The whole text, once it is there. */
   text(): Promise<string>;
