@@ -3,6 +3,7 @@ import { C2CError } from "../errors.js";
 import type { FuseOrder } from "../fuser/fuse.js";
 import { strategies } from "../fuser/fuser.js";
 import { fuserState } from "../fuser/state.js";
+import { GenerationRun } from "../generation/generation.js";
 import { decoding } from "../generation/options.js";
 import { modelState } from "../model/state.js";
 import { choice, invalid } from "../options.js";
@@ -20,7 +21,7 @@ import type {
 import { Flow } from "./flow.js";
 import { planPrompt } from "./plan.js";
 import { Reuse } from "./reuse.js";
-import { FusedRun, FusedSource } from "./run.js";
+import { FusedSource } from "./run.js";
 
 type PrefillOptions = NonNullable<Parameters<Channel["prefill"]>[1]>;
 
@@ -70,7 +71,7 @@ class CacheChannel implements Channel {
       this.#check();
       return this.#begin(prompt, options, signal);
     };
-    return new FusedRun(tokenizer, checked, new FusedSource(this.receiver, checked, begin));
+    return new GenerationRun(tokenizer, checked, new FusedSource(this.receiver, checked, begin));
   }
 
   dispose(): void {

@@ -1,12 +1,9 @@
 import type { NativeSampler } from "../../typings/native.js";
-import { type Beginning, type Choice, GenerationRun, type TokenSource } from "../generation/generation.js";
+import type { Beginning, Choice, TokenSource } from "../generation/generation.js";
 import { budget, type Decoding } from "../generation/options.js";
 import { makeSampler } from "../generation/solo.js";
-import type { Tokenizer } from "../tokens/tokenizer.js";
-import type { GenerationEvent, Model, ReusedRows } from "../types.js";
+import type { Model } from "../types.js";
 import type { Flow } from "./flow.js";
-
-type DoneEvent = Extract<GenerationEvent, { type: "done" }>;
 
 /** Tokens of a receiver on its fused cache. */
 export class FusedSource implements TokenSource {
@@ -39,6 +36,7 @@ export class FusedSource implements TokenSource {
       prefillMs,
       sharerMs,
       fuseMs,
+      reused: flow.reused,
     };
   }
 
@@ -49,48 +47,7 @@ export class FusedSource implements TokenSource {
     return this.#flow.step(this.#sampler, id, this.#decoding.logits, signal);
   }
 
-  /** What the prompt had from earlier turns; undefined before `begin`. */
-  get reused(): ReusedRows | undefined {
-    return this.#flow?.reused;
-  }
-
   end(): void {
     this.#flow?.discard();
-  }
-}
-
-/** A generation whose timings say what was reused. */
-export class FusedRun extends GenerationRun {
-  readonly #source: FusedSource;
-  readonly #told = new WeakMap<DoneEvent, DoneEvent>();
-
-  constructor(tokenizer: Tokenizer, checked: Decoding, source: FusedSource) {
-    super(tokenizer, checked, source);
-    this.#source = source;
-  }
-
-  override [Symbol.asyncIterator](): AsyncIterator<GenerationEvent, void> {
-    const events = super[Symbol.asyncIterator]();
-    return {
-      next: async () => {
-        const { done, value } = await events.next();
-        return done ? { done, value } : { done: false, value: value.type === "done" ? this.#tell(value) : value };
-      },
-      return: async () => (await events.return?.()) ?? { done: true, value: undefined },
-    };
-  }
-
-  override async done(): Promise<DoneEvent> {
-    const event = await super.done();
-    // Nobody asks for what comes after the last event; the caches go back all the same.
-    await super[Symbol.asyncDispose]();
-    return this.#tell(event);
-  }
-
-  #tell(event: DoneEvent): DoneEvent {
-    const { reused } = this.#source;
-    const told = this.#told.get(event) ?? { ...event, timings: { ...event.timings, ...(reused && { reused }) } };
-    this.#told.set(event, told);
-    return told;
   }
 }

@@ -1,7 +1,7 @@
 import { C2CError } from "../errors.js";
 import { tokenId } from "../model/tokens.js";
 import type { Tokenizer } from "../tokens/tokenizer.js";
-import type { Generation, GenerationEvent, StopReason, Timings } from "../types.js";
+import type { Generation, GenerationEvent, ReusedRows, StopReason, Timings } from "../types.js";
 import type { Decoding } from "./options.js";
 import { Writer } from "./writer.js";
 
@@ -20,6 +20,8 @@ export interface Beginning extends Choice {
   readonly prefillMs: number;
   readonly sharerMs: number;
   readonly fuseMs: number;
+  /** What the prompt had from earlier turns, where caches are kept. */
+  readonly reused?: ReusedRows;
 }
 
 /** Where a generation takes its tokens from. */
@@ -150,9 +152,10 @@ export class GenerationRun implements Generation {
         decodeMs += performance.now() - start;
       }
     }
-    const { promptTokens, prefillMs, sharerMs, fuseMs } = beginning;
+    const { promptTokens, prefillMs, sharerMs, fuseMs, reused } = beginning;
     const newTokens = writer.count;
-    const timings: Timings = { prefillMs, sharerMs, fuseMs, firstTokenMs, decodeMs, promptTokens, newTokens };
+    const spent = { prefillMs, sharerMs, fuseMs, firstTokenMs, decodeMs };
+    const timings: Timings = { ...spent, promptTokens, newTokens, ...(reused && { reused }) };
     // Whoever hears that it is done may use the cache.
     this.#end();
     this.#done = { type: "done", text: writer.text, reason, timings };
