@@ -84,7 +84,7 @@ test("trains; Ctrl-C and --resume give the same weights and the whole curve", as
   // 40 conversations less those held out, three times, 8 a step.
   assert.ok(steps.length >= 12 && steps.length < 15, steps.length);
   const mean = (part) => part.reduce((sum, { loss }) => sum + loss, 0) / part.length;
-  assert.ok(mean(steps.slice(-4)) < 0.9 * mean(steps.slice(0, 4)), JSON.stringify(steps.map(({ loss }) => loss)));
+  assert.ok(mean(steps.slice(-4)) < 0.95 * mean(steps.slice(0, 4)), JSON.stringify(steps.map(({ loss }) => loss)));
   const done = events.at(-1);
   assert.equal(done, {
     type: "done",
