@@ -183,7 +183,7 @@ export const fullRecipe: PairRecipe = {
       warmupRatio: 0.1,
       batchSize: 32,
       accumulate: 1,
-      maxSteps: 2000,
+      maxSteps: 3500,
     },
   },
   questions: 500,
