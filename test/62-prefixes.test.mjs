@@ -5,6 +5,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { createPrefixStore, loadModel } from "../dist/index.js";
 import { liveHandles } from "../dist/testing.js";
+import { keeping } from "./support/handles.mjs";
 import { fails } from "./support.mjs";
 
 const folder = (name) => ({ kind: "folder", path: fileURLToPath(new URL(`../models/pair/${name}`, import.meta.url)) });
@@ -14,24 +15,7 @@ test.before(async () => {
   model = await loadModel(folder("receiver"), { dtype: "float32" });
   other = await loadModel(folder("sharer"), { dtype: "float32" });
 });
-const kept = [];
-/** Disposes of a cache or store after the test. */
-function keep(handle) {
-  kept.push(handle);
-  return handle;
-}
-function free() {
-  for (const handle of kept.splice(0)) handle.dispose();
-}
-test.after.each(free);
-/** A test after which no cache is left. */
-function check(name, f) {
-  test(name, async () => {
-    await f();
-    free();
-    assert.is(liveHandles().cache, 0);
-  });
-}
+const { keep, check, free } = keeping(test);
 test.after(async () => {
   await model.dispose();
   await other.dispose();

@@ -9,6 +9,7 @@ import * as assert from "uvu/assert";
 import { connect, createPrefixStore, evaluate, loadFuser, loadModel } from "../dist/index.js";
 import { liveHandles } from "../dist/testing.js";
 import { changedFuser, ownSharer, widen } from "./fusers.mjs";
+import { keeping } from "./support/handles.mjs";
 import { fails } from "./support.mjs";
 
 const folder = (name) => ({ kind: "folder", path: fileURLToPath(new URL(`../models/pair/${name}`, import.meta.url)) });
@@ -45,24 +46,7 @@ test.before(async () => {
   await changedFuser(first.fuser, weak("twin").path, (...tensor) => gentle(...tensor) ?? widen(...tensor), ownSharer);
   twins = await links(folder("receiver"), [weak("twin"), weak("twin")]);
 });
-const kept = [];
-/** Disposes of a channel, cache or store after the test. */
-function keep(handle) {
-  kept.push(handle);
-  return handle;
-}
-function free() {
-  for (const handle of kept.splice(0)) handle.dispose();
-}
-test.after.each(free);
-/** A test after which no cache is left. */
-function check(name, f) {
-  test(name, async () => {
-    await f();
-    free();
-    assert.is(liveHandles().cache, 0);
-  });
-}
+const { keep, check } = keeping(test);
 test.after(async () => {
   for (const handle of loaded) await handle.dispose();
   await rm(folders, { recursive: true });

@@ -1,7 +1,7 @@
+import { shareSections } from "../align/sections.js";
+import { alignRuns } from "../align/tokens.js";
 import type { Tokenizer } from "../tokens/tokenizer.js";
 import type { AlignStrategy, Message } from "../types.js";
-import { shareSections } from "./sections.js";
-import { alignRuns } from "./tokens.js";
 
 /** The Python reference's padded alignment, in its own words: "slm" is the receiver, "llm" the sharer. All lists have one length. */
 export interface ReferenceAlignment {
