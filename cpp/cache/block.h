@@ -12,6 +12,7 @@ namespace c2c {
 struct CacheLayout {
   int64_t layers = 0, kv_heads = 0, head_dim = 0, context = 0;
   at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;  // where plain rows lie
   bool operator==(const CacheLayout&) const = default;
 
   int64_t row_bytes() const { return 2 * layers * kv_heads * head_dim * static_cast<int64_t>(c10::elementSize(dtype)); }
@@ -30,7 +31,7 @@ class StoredRows {
   virtual int64_t bytes() const = 0;
   // Rows [start, end) one after another at `out`, as float or bfloat16; many threads may ask at once.
   virtual void copy(int64_t layer, int64_t part, int64_t start, int64_t end, at::ScalarType type, void* out) const = 0;
-  // A copy in the cache's dtype, [end - start, kvHeads, headDim]; part 0 is key, 1 is value.
+  // A copy in the cache's dtype and on its device, [end - start, kvHeads, headDim]; part 0 is key, 1 is value.
   virtual at::Tensor rows(int64_t layer, int64_t part, int64_t start, int64_t end) const = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -68,6 +69,30 @@ int64_t first_moved(const Ranges& ranges) {
   return row;
 }
 
+// Moves the ranges' rows below each other, in rows that begin with the cache's row `base`.
+void move_down(const at::Tensor& rows, const Ranges& ranges, int64_t base) {
+  std::vector<at::Tensor> parts;  // on a device: what moves is copied once, then put back in one piece
+  const auto bytes = static_cast<size_t>(rows.stride(0)) * rows.element_size();
+  auto* first = rows.device().is_cpu() ? static_cast<std::byte*>(rows.data_ptr()) : nullptr;
+  int64_t to = 0, begin = 0;
+  for (const RowRange& r : ranges) {
+    const int64_t from = std::max(r.start, base), count = r.end - from, onto = to + from - r.start - base;
+    to += r.end - r.start;
+    if (count <= 0 || onto == from - base) continue;
+    if (first == nullptr) {
+      if (parts.empty()) begin = onto;
+      parts.push_back(rows.narrow(0, from - base, count));
+    } else {
+      // Rows only ever move down, so that what is read has not been written over yet.
+      std::memmove(first + static_cast<size_t>(onto) * bytes, first + static_cast<size_t>(from - base) * bytes,
+                   static_cast<size_t>(count) * bytes);
+    }
+  }
+  if (parts.empty()) return;
+  const at::Tensor moved = at::cat(parts, 0);
+  rows.narrow(0, begin, moved.size(0)).copy_(moved);
+}
+
 // Keeps `ranges[layer]` (or the one entry, in every layer) at `positions`, which all layers share.
 void compact(KvCache& cache, const std::vector<Ranges>& ranges, const Ids& positions) {
   const at::NoGradGuard no_grad;
@@ -79,20 +104,10 @@ void compact(KvCache& cache, const std::vector<Ranges>& ranges, const Ids& posit
   const Segment& tail = cache.gather(first);
   const CacheLayout& l = cache.layout();
   const int64_t base = cache.length() - tail.rows, end = tail.start + tail.rows;
-  const auto bytes = static_cast<size_t>(l.kv_heads * l.head_dim) * c10::elementSize(l.dtype);
   for (int64_t layer = 0; layer < l.layers; ++layer) {
     const Ranges& mine = ranges[ranges.size() == 1 ? 0 : static_cast<size_t>(layer)];
     for (int64_t part = 0; part < 2; ++part) {
-      auto* rows = static_cast<std::byte*>(tail.block->rows(layer, part, tail.start, end).data_ptr());
-      int64_t to = 0;
-      for (const RowRange& r : mine) {
-        // Rows only ever move down, so that what is read has not been written over yet.
-        const int64_t from = std::max(r.start, base), count = r.end - from, onto = to + from - r.start - base;
-        to += r.end - r.start;
-        if (count > 0 && onto != from - base)
-          std::memmove(rows + static_cast<size_t>(onto) * bytes, rows + static_cast<size_t>(from - base) * bytes,
-                       static_cast<size_t>(count) * bytes);
-      }
+      move_down(tail.block->rows(layer, part, tail.start, end), mine, base);
     }
     const Ids from = picked(old, mine);
     const auto start = std::min<int64_t>(base, static_cast<int64_t>(from.size()));
@@ -111,7 +126,8 @@ void turn_keys(const at::Tensor& keys, const std::vector<double>& inverse_freque
     cosines.push_back(std::cos(angle));
     sines.push_back(std::sin(angle));
   }
-  const at::Tensor cos = at::tensor(cosines, at::kDouble).to(type), sin = at::tensor(sines, at::kDouble).to(type);
+  const at::Tensor cos = at::tensor(cosines, at::kDouble).to(keys.device(), type),
+                   sin = at::tensor(sines, at::kDouble).to(keys.device(), type);
   const int64_t half = keys.size(-1) / 2;
   at::Tensor low = keys.narrow(-1, 0, half), high = keys.narrow(-1, half, half);
   const at::Tensor a = low.to(type), b = high.to(type);

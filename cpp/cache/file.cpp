@@ -47,7 +47,7 @@ FileTensor plain_tensor(const CacheLayout& layout, const Run& run, const std::st
     for (int64_t layer = 0; layer < layout.layers; ++layer)
       for (int64_t part = 0; part < 2; ++part)
         for (const Segment& s : run.segments) {
-          const at::Tensor rows = s.block->rows(layer, part, s.start, s.start + s.rows);
+          const at::Tensor rows = s.block->rows(layer, part, s.start, s.start + s.rows).cpu();
           sink(rows.const_data_ptr(), rows.nbytes());
         }
   };
@@ -162,7 +162,8 @@ class Reader {
 std::shared_ptr<Block> part_block(const Reader& reader, const FileCache::Part& part, const CacheLayout& layout) {
   if (part.form == Form::kPlain)
     return std::make_shared<Block>(
-        reader.tensor(part.plain, {layout.layers, 2, part.rows, layout.kv_heads, layout.head_dim}, layout.dtype));
+        reader.tensor(part.plain, {layout.layers, 2, part.rows, layout.kv_heads, layout.head_dim}, layout.dtype)
+            .to(layout.device));
   const int64_t rows = part.rows + part.skip;
   const auto shapes = QuantizedRows::shapes(layout, part.form, rows);
   Codes codes{reader.tensor(part.keys, shapes[0], at::kByte), reader.tensor(part.key_scales, shapes[1], at::kBFloat16),

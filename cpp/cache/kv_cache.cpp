@@ -228,7 +228,9 @@ at::Tensor KvCache::rows(int64_t layer, int64_t part, int64_t start, int64_t end
   if (found.size() == 1) return segments_[found[0].segment].block->rows(layer, part, found[0].start, found[0].end);
   std::vector<at::Tensor> parts;
   for (const Slice& s : found) parts.push_back(segments_[s.segment].block->rows(layer, part, s.start, s.end));
-  if (parts.empty()) return at::empty({0, layout_.kv_heads, layout_.head_dim}, layout_.dtype);
+  if (parts.empty())
+    return at::empty({0, layout_.kv_heads, layout_.head_dim},
+                     at::TensorOptions().dtype(layout_.dtype).device(layout_.device));
   return at::cat(parts, 0);
 }
 

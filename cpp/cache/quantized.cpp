@@ -149,7 +149,7 @@ std::shared_ptr<const QuantizedRows> encode(const KvCache& cache, int64_t start,
     for (int64_t i = first; i < last; ++i) {
       check(cancel);
       const int64_t layer = i / 2, part = i % 2;
-      const at::Tensor before = cache.rows(layer, part, start, start + rows).to(at::kFloat).contiguous();
+      const at::Tensor before = cache.rows(layer, part, start, start + rows).to(at::kCPU, at::kFloat).contiguous();
       const at::Tensor into = (part == 0 ? codes.keys : codes.values).select(0, layer);
       const at::Tensor scales = (part == 0 ? codes.key_scales : codes.value_scales).select(0, layer);
       (part == 0 ? encode_keys : encode_values)(form, before.const_data_ptr<float>(), rows, width,
@@ -221,7 +221,7 @@ void QuantizedRows::copy(int64_t layer, int64_t part, int64_t start, int64_t end
 at::Tensor QuantizedRows::rows(int64_t layer, int64_t part, int64_t start, int64_t end) const {
   at::Tensor made = at::empty({end - start, layout_.kv_heads, layout_.head_dim}, layout_.dtype);
   copy(layer, part, start, end, layout_.dtype, made.data_ptr());
-  return made;
+  return made.to(layout_.device);
 }
 
 std::shared_ptr<KvCache> quantized(const KvCache& cache, Form form, QuantizeReport& report, const CancelFlag& cancel) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "cuda/cuda.h"
 #include "fuser/parts.h"
 #include "kernels/kernels.h"
 
@@ -50,6 +51,9 @@ void check_contribution(const KvCache& receiver, const Contribution& contributio
     check_layer("receiver layers", layer.receiver_layer, receiver.layout());
     check_layer("sharer layers", layer.sharer_layer, contribution.sharer->layout());
   }
+  if (fuser.device != receiver.layout().device)
+    option_invalid("fuser",
+                   "lies on " + fuser.device.str() + ", the receiver's cache on " + receiver.layout().device.str());
   check_spans(contribution.spans, receiver.length(), contribution.sharer->length());
 }
 
@@ -73,10 +77,11 @@ at::Tensor gather(const at::Tensor& rows, const std::vector<FuseSpan>& spans, in
 }
 
 // The sharer's rows of the spans, one after another.
-at::Tensor gather_sharer(const KvCache& sharer, int64_t layer, int64_t part, const std::vector<FuseSpan>& spans) {
+at::Tensor gather_sharer(const KvCache& sharer, int64_t layer, int64_t part, const std::vector<FuseSpan>& spans,
+                         at::Device device) {
   std::vector<at::Tensor> parts;
   for (const FuseSpan& span : spans) parts.push_back(sharer.rows(layer, part, span.sharer_start, span.sharer_end));
-  return parts.size() == 1 ? parts.front() : at::cat(parts, 0);
+  return (parts.size() == 1 ? parts.front() : at::cat(parts, 0)).to(device);
 }
 
 // The same where some are kept in 8 or 4 bits: fetched in pieces.
@@ -146,9 +151,10 @@ Projected project(const FuserLayer& layer, const KvCache& sharer, const std::vec
                   const Rows& onto) {
   const StoredSpans stored(sharer, layer.sharer_layer, spans);
   Projected made;
-  if (stored.any() && layer.projector->project_pieces(stored, onto, made)) return made;
-  const Rows from{gather_sharer(sharer, layer.sharer_layer, 0, spans),
-                  gather_sharer(sharer, layer.sharer_layer, 1, spans)};
+  const at::Device device = onto.key.device();
+  if (device.is_cpu() && stored.any() && layer.projector->project_pieces(stored, onto, made)) return made;
+  const Rows from{gather_sharer(sharer, layer.sharer_layer, 0, spans, device),
+                  gather_sharer(sharer, layer.sharer_layer, 1, spans, device)};
   return layer.projector->project(from, onto, nullptr, 1.0);
 }
 
@@ -224,6 +230,9 @@ std::vector<FuseReport> fuse(KvCache& receiver, const std::vector<Contribution>&
       draft.start = std::min(draft.start, span.receiver_start);
       draft.end = std::max(draft.end, span.receiver_end);
     }
+  }
+  if (!receiver.layout().device.is_cpu()) {
+    if (auto reports = cuda::fuse(receiver, contributions, parallel, cancel)) return std::move(*reports);
   }
   const bool sum = parallel && contributions.size() > 1;
   std::vector<FuseReport> reports;

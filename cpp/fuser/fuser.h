@@ -105,6 +105,7 @@ struct FuserLayer {
 struct Fuser {
   HeadShape receiver, sharer;
   at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;  // that of the weights
   std::vector<FuserLayer> layers;
   int64_t bytes() const;
 };
@@ -135,7 +136,8 @@ struct FuseReport {
 
 // Fuses sharers into the receiver's rows, in place; one report for each contribution. Sequential: each contribution
 // sees what the one before wrote. Parallel: all project from the untouched rows and their differences are added. A
-// cancelled or failed call leaves the receiver's rows as they were.
+// cancelled or failed call leaves the receiver's rows as they were. Fusers lie on the receiver's device
+// (OPTION_INVALID); a sharer's rows are brought there.
 std::vector<FuseReport> fuse(KvCache& receiver, const std::vector<Contribution>& contributions, bool parallel,
                              const CancelFlag& cancel);
 

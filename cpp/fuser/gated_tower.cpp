@@ -70,8 +70,8 @@ class Tower {
   // The packed form of these weights; null where there is none or a weight requires grad.
   FastTower* fast(HeadShape sharer) const {
     const auto dtype = in_.scalar_type();
-    if (!parts_.receiver || !FastTower::supports(sharer, shape_, dtype) || in_.requires_grad() ||
-        in_bias_.requires_grad() || out_.weight.requires_grad())
+    if (!in_.device().is_cpu() || !parts_.receiver || !FastTower::supports(sharer, shape_, dtype) ||
+        in_.requires_grad() || in_bias_.requires_grad() || out_.weight.requires_grad())
       return nullptr;
     TowerTensors t{in_, in_bias_, scalar_head_.weight, scalar_head_.bias, out_.weight, out_.bias, {}, {}, {}};
     for (const Block& b : shared_) t.shared.push_back({b.norm, b.up, b.down});

@@ -19,8 +19,8 @@ namespace c2c {
 
 namespace {
 
-at::Tensor indices(std::span<const uint32_t> values) {
-  return at::tensor(std::vector<int64_t>(values.begin(), values.end()), at::kLong);
+at::Tensor indices(std::span<const uint32_t> values, at::Device device) {
+  return at::tensor(std::vector<int64_t>(values.begin(), values.end()), at::kLong).to(device);
 }
 
 // float32, or float64 for float64 models (checks of gradients).
@@ -28,10 +28,11 @@ at::ScalarType wider(at::ScalarType dtype) { return dtype == at::kDouble ? at::k
 
 }  // namespace
 
-Angles angles(const DecoderSpec& spec, size_t rope, std::span<const uint32_t> positions, at::ScalarType dtype) {
+Angles angles(const DecoderSpec& spec, size_t rope, std::span<const uint32_t> positions, at::ScalarType dtype,
+              at::Device device) {
   // In float32, as transformers computes them.
-  const at::Tensor angle =
-      at::outer(indices(positions).to(at::kFloat), at::tensor(spec.ropes[rope], at::kDouble).to(at::kFloat));
+  const at::Tensor angle = at::outer(indices(positions, device).to(at::kFloat),
+                                     at::tensor(spec.ropes[rope], at::kDouble).to(device, at::kFloat));
   return {angle.cos().to(dtype).unsqueeze(1), angle.sin().to(dtype).unsqueeze(1)};
 }
 
@@ -50,9 +51,9 @@ at::Tensor norm(const DecoderSpec& spec, const at::Tensor& x, const at::Tensor& 
 }
 
 at::Tensor embed(const DecoderSpec& spec, const DecoderWeights& weights, std::span<const uint32_t> tokens) {
-  const at::Tensor x = at::index_select(weights.embedding, 0, indices(tokens));
+  const at::Tensor x = at::index_select(weights.embedding, 0, indices(tokens, weights.embedding.device()));
   if (spec.embedding_scale == 1) return x;
-  return x * at::tensor({spec.embedding_scale}, at::kDouble).to(x.scalar_type());
+  return x * at::tensor({spec.embedding_scale}, at::kDouble).to(x.device(), x.scalar_type());
 }
 
 at::Tensor attention(const DecoderSpec& spec, size_t layer, const at::Tensor& query, const at::Tensor& key,
@@ -67,10 +68,10 @@ at::Tensor attention(const DecoderSpec& spec, size_t layer, const at::Tensor& qu
   }
   std::optional<at::Tensor> mask;
   if (cut || (rows > 1 && past > 0)) {
-    const at::Tensor index = at::arange(seen, at::kLong);
+    const at::Tensor index = at::arange(seen, at::TensorOptions().dtype(at::kLong).device(query.device()));
     at::Tensor visible = index.unsqueeze(0) <= index.narrow(0, past, rows).unsqueeze(1);
     if (cut) {
-      const at::Tensor at = indices(positions);
+      const at::Tensor at = indices(positions, query.device());
       visible = visible.logical_and(at.narrow(0, past, rows).unsqueeze(1) - at.unsqueeze(0) < window);
     }
     mask = visible;

@@ -16,7 +16,8 @@ struct Angles {
   at::Tensor cos, sin;
 };
 
-Angles angles(const DecoderSpec& spec, size_t rope, std::span<const uint32_t> positions, at::ScalarType dtype);
+Angles angles(const DecoderSpec& spec, size_t rope, std::span<const uint32_t> positions, at::ScalarType dtype,
+              at::Device device = at::kCPU);
 // Turns each head of x [rows, heads, headDim] by its row's angles.
 at::Tensor rotate(const at::Tensor& x, const Angles& angles);
 // x / rms(x) · (weight + normOffset) over the last dimension, the mean square in float32.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "cuda/cuda.h"
 #include "model/blocks.h"
 #include "model/fast.h"
 
@@ -18,16 +19,27 @@ std::shared_ptr<const Ropes> ropes_of(const DecoderSpec& spec) {
   return ropes;
 }
 
+std::unordered_map<std::string, at::Tensor> on_device(std::unordered_map<std::string, at::Tensor> weights,
+                                                      at::Device device) {
+  for (auto& [name, weight] : weights) weight = weight.to(device);
+  return weights;
+}
+
 }  // namespace
 
 Decoder::Decoder(DecoderSpec spec, std::unordered_map<std::string, at::Tensor> weights, at::ScalarType dtype,
-                 Quantize quantize)
+                 Quantize quantize, at::Device device)
     : spec_(std::move(spec)),
       ropes_(ropes_of(spec_)),
       dtype_(dtype),
-      weights_(take_weights(spec_, std::move(weights))),
+      device_(device),
+      weights_(take_weights(spec_, on_device(std::move(weights), device))),
       quantised_(quantize != Quantize::kNone) {
   if (!quantised_) return;
+  if (!device.is_cpu())
+    throw Error("UNSUPPORTED", "quantised weights run on the CPU alone",
+                {{"what", std::string("quantised weights on " + device.str())},
+                 {"supported", std::vector<std::string>{"quantised weights on cpu", "float32", "bfloat16"}}});
   DecoderWeights plain = std::move(weights_);
   weights_ = {};
   fast_ = std::make_unique<FastDecoder>(spec_, std::move(plain), dtype_, quantize);
@@ -45,7 +57,7 @@ const DecoderWeights& Decoder::weights() const {
 int64_t Decoder::bytes() const { return quantised_ ? fast_->bytes() : weights_.bytes; }
 
 CacheLayout Decoder::layout() const {
-  return {static_cast<int64_t>(spec_.layers.size()), spec_.kv_heads, spec_.head_dim, spec_.context, dtype_};
+  return {static_cast<int64_t>(spec_.layers.size()), spec_.kv_heads, spec_.head_dim, spec_.context, dtype_, device_};
 }
 
 Batch Decoder::prepare(std::vector<Request>& requests) const {
@@ -83,7 +95,7 @@ void Decoder::commit(std::vector<Request>& requests) {
     if (!r.given) r.cache->commit(r.tokens.data(), r.positions.data(), static_cast<int64_t>(r.tokens.size()));
 }
 
-FastDecoder* Decoder::fast() const {
+Runner* Decoder::fast() const {
   if (quantised_) return fast_.get();
   if (weights_.embedding.scalar_type() != dtype_ || (dtype_ != at::kFloat && dtype_ != at::kBFloat16)) return nullptr;
   const auto grad = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
@@ -92,13 +104,17 @@ FastDecoder* Decoder::fast() const {
   if (any) return nullptr;
   if (!fast_ || !fast_->fits(weights_)) {
     fast_.reset();  // the old one's memory goes first
-    fast_ = std::make_unique<FastDecoder>(spec_, weights_, dtype_, Quantize::kNone);
+    if (device_.is_cpu()) {
+      fast_ = std::make_unique<FastDecoder>(spec_, weights_, dtype_, Quantize::kNone);
+    } else {
+      fast_ = cuda::make_runner(spec_, weights_, dtype_);
+    }
   }
   return fast_.get();
 }
 
 std::vector<at::Tensor> Decoder::forward(std::vector<Request>& requests, const CancelFlag& cancel) const {
-  FastDecoder* packed = fast();
+  Runner* packed = fast();
   if (packed == nullptr) return plain_forward(requests, cancel);
   const Batch batch = prepare(requests);
   if (batch.tokens.empty()) return std::vector<at::Tensor>(requests.size());
@@ -120,7 +136,7 @@ std::vector<at::Tensor> Decoder::run_plain(std::vector<Request>& requests, const
                                            const CancelFlag& cancel) const {
   std::vector<Angles> turns;
   for (size_t rope = 0; rope < spec_.ropes.size(); ++rope)
-    turns.push_back(angles(spec_, rope, batch.positions, dtype_));
+    turns.push_back(angles(spec_, rope, batch.positions, dtype_, device_));
   at::Tensor x = embed(spec_, weights_, batch.tokens);
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     check(cancel);
@@ -156,9 +172,9 @@ std::vector<at::Tensor> Decoder::run_plain(std::vector<Request>& requests, const
     if (r.logits == Logits::kNone || rows == 0) {
       results.emplace_back();
     } else if (r.logits == Logits::kAll) {
-      results.push_back(head(spec_, weights_, x.narrow(0, first, rows)));
+      results.push_back(head(spec_, weights_, x.narrow(0, first, rows)).cpu());
     } else {
-      results.push_back(head(spec_, weights_, x.narrow(0, first + rows - 1, 1)));
+      results.push_back(head(spec_, weights_, x.narrow(0, first + rows - 1, 1)).cpu());
     }
   }
   return results;

@@ -29,30 +29,12 @@ Store store_of(at::ScalarType dtype, Quantize quantize) {
 
 }  // namespace
 
-std::vector<int64_t> FastDecoder::versions(const DecoderWeights& w) {
-  std::vector<int64_t> all;
-  const auto add = [&](const at::Tensor& t) {
-    if (t.defined()) all.push_back(t.is_inference() ? 0 : t._version());
-  };
-  for (const at::Tensor* t : {&w.embedding, &w.final_norm, &w.head}) add(*t);
-  for (const Layer& l : w.layers) {
-    for (const at::Tensor* t :
-         {&l.input_norm, &l.attention_norm, &l.feed_norm, &l.feed_post_norm, &l.query_norm, &l.key_norm})
-      add(*t);
-    for (const Linear* m : {&l.query, &l.key, &l.value, &l.output, &l.gate, &l.up, &l.down}) {
-      add(m->weight);
-      add(m->bias);
-    }
-  }
-  return all;
-}
-
 FastDecoder::FastDecoder(const DecoderSpec& spec, DecoderWeights weights, at::ScalarType dtype, Quantize quantize)
     : spec_(spec),
       dtype_(dtype),
       narrow_rows_(dtype == at::kBFloat16 || quantize != Quantize::kNone),
       final_norm_(norm_weight(spec, weights.final_norm)),
-      versions_(versions(weights)) {
+      versions_(weight_versions(weights)) {
   const auto held = weights.embedding.scalar_type();
   embedding_ = weights.embedding.detach().to(held == at::kFloat || held == at::kBFloat16 ? held : dtype).contiguous();
   const Store store = store_of(dtype, quantize);
@@ -88,16 +70,7 @@ FastDecoder::FastDecoder(const DecoderSpec& spec, DecoderWeights weights, at::Sc
 std::vector<at::Tensor> FastDecoder::forward(std::vector<Request>& requests, const Batch& batch,
                                              const CancelFlag& cancel) {
   const at::Tensor logits = Pass(*this, requests, batch, cancel).run();
-  std::vector<at::Tensor> results;
-  int64_t at = 0;
-  for (size_t n = 0; n < requests.size(); ++n) {
-    const int64_t rows = batch.shares[n].rows;
-    const int64_t wanted = requests[n].logits == Logits::kNone  ? 0
-                           : requests[n].logits == Logits::kAll ? rows
-                                                                : std::min<int64_t>(rows, 1);
-    results.push_back(wanted > 0 ? logits.narrow(0, at, wanted) : at::Tensor());
-    at += wanted;
-  }
+  auto results = split_logits(logits, requests, batch);
   workspace_.trim(kKept);
   return results;
 }

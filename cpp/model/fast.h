@@ -4,26 +4,21 @@
 #include <memory>
 #include <vector>
 
-#include "core/cancel.h"
 #include "kernels/packed.h"
 #include "kernels/workspace.h"
-#include "model/batch.h"
-#include "model/decoder.h"
+#include "model/runner.h"
 
 namespace c2c {
 
-class FastDecoder {
+class FastDecoder final : public Runner {
  public:
   // Packs the weights and lets the mapped memory of those that it packed go.
   FastDecoder(const DecoderSpec& spec, DecoderWeights weights, at::ScalarType dtype, Quantize quantize);
 
-  // Whether these are the weights that were packed, unchanged since.
-  bool fits(const DecoderWeights& weights) const { return versions(weights) == versions_; }
-  int64_t bytes() const { return packed_.bytes(); }
-
-  // Writes the batch's keys and values into the requests' caches, which have room for them, and returns logits as
-  // Decoder::forward does. Not for two threads at once: there is one workspace.
-  std::vector<at::Tensor> forward(std::vector<Request>& requests, const Batch& batch, const CancelFlag& cancel);
+  bool fits(const DecoderWeights& weights) const override { return weight_versions(weights) == versions_; }
+  int64_t bytes() const override { return packed_.bytes(); }
+  std::vector<at::Tensor> forward(std::vector<Request>& requests, const Batch& batch,
+                                  const CancelFlag& cancel) override;
 
   // Floats of an RMS norm's weight with the spec's offset, padded with zeros.
   using Norm = std::vector<float>;
@@ -35,8 +30,6 @@ class FastDecoder {
 
  private:
   friend class Pass;
-
-  static std::vector<int64_t> versions(const DecoderWeights& weights);
 
   const DecoderSpec& spec_;
   at::ScalarType dtype_;

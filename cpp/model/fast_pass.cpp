@@ -54,10 +54,8 @@ Pass::Pass(FastDecoder& model, std::vector<Request>& requests, const Batch& batc
     const Share& share = batch.shares[n];
     seen = std::max(seen, share.past + share.rows);
     if (share.rows > kFew) many = std::max(many, share.past + share.rows);
-    if (share.rows == 0 || requests[n].logits == Logits::kNone) continue;
-    for (int64_t r = requests[n].logits == Logits::kAll ? 0 : share.rows - 1; r < share.rows; ++r)
-      wanted_.push_back(share.first + r);
   }
+  wanted_ = wanted_rows(requests, batch);
   // Each request's KV heads are one piece of work; where those are fewer than threads, their rows are cut.
   const int64_t heads = rows_ * spec_.kv_heads;
   if (single_ && heads < team_ && seen >= 256) splits_ = (team_ + heads - 1) / heads;
