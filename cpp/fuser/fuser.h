@@ -105,8 +105,8 @@ struct FuserLayer {
 struct Fuser {
   HeadShape receiver, sharer;
   at::ScalarType dtype = at::kFloat;
-  at::Device device = at::kCPU;  // that of the weights
   std::vector<FuserLayer> layers;
+  at::Device device = at::kCPU;  // that of the weights
   int64_t bytes() const;
 };
 

@@ -9,6 +9,19 @@ namespace c2c::cuda {
 
 constexpr int kWarp = 32;
 
+// Launches may overlap (see launch.cuh): what a kernel reads of the one before it, and all that it writes, comes after
+// wait_for_previous(). let_next_start() allows the next kernel's blocks on the device; they wait in their turn.
+__device__ inline void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+__device__ inline void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 template <class T>

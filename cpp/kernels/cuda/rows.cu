@@ -1,0 +1,141 @@
+// Kernels over rows: norms, gates, rotary positions.
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/gate.cuh"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.cuh"
+
+namespace c2c::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+
+template <class T>
+__global__ void add_norm_kernel(AddNorm p) {
+  __shared__ float scratch[kWarp];
+  const int64_t row = p.pick == nullptr ? blockIdx.x : p.pick[blockIdx.x];
+  float* x = p.x + row * p.width;
+  T* out = static_cast<T*>(p.out) + static_cast<int64_t>(blockIdx.x) * p.width;
+  const T* delta = p.delta == nullptr ? nullptr : static_cast<const T*>(p.delta) + row * p.width;
+  float squares = 0;
+  if (p.delta_norm != nullptr) {
+    for (int64_t i = threadIdx.x; i < p.width; i += kThreads) {
+      const float d = to_float(delta[i]);
+      squares += d * d;
+    }
+    const float unit = rsqrtf(block_sum(squares, scratch) / static_cast<float>(p.width) + p.eps);
+    squares = 0;
+    for (int64_t i = threadIdx.x; i < p.width; i += kThreads) {
+      const float sum = x[i] + to_float(delta[i]) * unit * p.delta_norm[i];
+      x[i] = sum;
+      squares += sum * sum;
+    }
+  } else {
+    for (int64_t i = threadIdx.x; i < p.width; i += kThreads) {
+      float sum = x[i];
+      if (delta != nullptr) x[i] = sum += to_float(delta[i]);
+      squares += sum * sum;
+    }
+  }
+  const float unit = rsqrtf(block_sum(squares, scratch) / static_cast<float>(p.width) + p.eps);
+  for (int64_t i = threadIdx.x; i < p.width; i += kThreads) out[i] = from_float<T>(x[i] * unit * p.weight[i]);
+}
+
+template <class T>
+__global__ void gated_kernel(Gate activation, T* gate, const T* up, int64_t packs, int64_t count) {
+  constexpr int width = Pack<T>::kCount;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < packs) {
+    const Pack<T> g = load_pack(gate + i * width), u = load_pack(up + i * width);
+    float out[width];
+#pragma unroll
+    for (int j = 0; j < width; ++j) out[j] = activate(activation, g[j]) * u[j];
+    store_pack(gate + i * width, out);
+  }
+  const int64_t rest = packs * width + i;
+  if (rest < count) gate[rest] = from_float<T>(activate(activation, to_float(gate[rest])) * to_float(up[rest]));
+}
+
+template <class T>
+__global__ void embed_kernel(const T* table, float scale, const QueryRow* at, int64_t width, float* x) {
+  const int64_t row = blockIdx.x;
+  const T* from = table + static_cast<int64_t>(at[row].token) * width;
+  for (int64_t i = threadIdx.x; i < width; i += kThreads) x[row * width + i] = to_float(from[i]) * scale;
+}
+
+// A warp for each head of a row.
+template <class T>
+__global__ void turn_kernel(Turn p, int64_t tasks, int64_t per_row) {
+  extern __shared__ float shared[];
+  const int64_t task = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
+  if (task >= tasks) return;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, dim = static_cast<int>(p.dim);
+  float* values = shared + threadIdx.x / kWarp * dim;
+  const int64_t row = task / per_row;
+  int64_t head = task % per_row;
+  const QueryRow& at = p.at[row];
+  const T* from;
+  T* to;
+  const float* norm = nullptr;
+  bool turned = true;
+  const int64_t queries = p.query == nullptr ? 0 : p.heads;
+  if (head < queries) {
+    from = to = static_cast<T*>(p.query) + (row * p.heads + head) * dim;
+    norm = p.query_norm;
+  } else {
+    if (at.place == nullptr) return;
+    head -= queries;
+    const bool value = head >= p.kv_heads;
+    if (value) head -= p.kv_heads;
+    turned = !value;
+    norm = value ? nullptr : p.key_norm;
+    from = static_cast<const T*>(value ? p.value : p.key) + (row * p.kv_heads + head) * dim;
+    to = reinterpret_cast<T*>(at.place + p.layer * at.layer_bytes + (value ? at.part_bytes : 0)) + head * dim;
+  }
+  if (!turned) {
+    for (int d = lane; d < dim; d += kWarp) to[d] = from[d];
+    return;
+  }
+  head_in<T>(from, dim, lane, norm, p.eps, values);
+  for (int d = lane; d < dim; d += kWarp) to[d] = from_float<T>(turned_value(values, d, dim, p.frequencies, at.position));
+}
+
+}  // namespace
+
+void add_norm(const AddNorm& p, cudaStream_t stream) {
+  if (p.rows == 0) return;
+  launch("add_norm", p.type == Type::kBf16 ? add_norm_kernel<__nv_bfloat16> : add_norm_kernel<float>,
+         dim3(static_cast<unsigned>(p.rows)), dim3(kThreads), 0, stream, false, p);
+}
+
+void gated(Type type, Gate activation, void* gate, const void* up, int64_t count, cudaStream_t stream) {
+  if (count == 0) return;
+  const auto run = [&]<class T>(T*) {
+    const bool aligned = reinterpret_cast<uintptr_t>(gate) % 16 == 0 && reinterpret_cast<uintptr_t>(up) % 16 == 0;
+    const int64_t packs = aligned ? count / Pack<T>::kCount : 0, rest = count - packs * Pack<T>::kCount;
+    const int64_t threads = packs > rest ? packs : rest;
+    launch("gated", gated_kernel<T>, dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)), dim3(kThreads), 0,
+           stream, false, activation, static_cast<T*>(gate), static_cast<const T*>(up), packs, count);
+  };
+  type == Type::kBf16 ? run(static_cast<__nv_bfloat16*>(nullptr)) : run(static_cast<float*>(nullptr));
+}
+
+void embed(Type table_type, const void* table, float scale, const QueryRow* at, int64_t rows, int64_t width, float* x,
+           cudaStream_t stream) {
+  const auto run = [&]<class T>(const T* typed) {
+    launch("embed", embed_kernel<T>, dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, stream, false, typed, scale,
+           at, width, x);
+  };
+  table_type == Type::kBf16 ? run(static_cast<const __nv_bfloat16*>(table)) : run(static_cast<const float*>(table));
+}
+
+void turn(const Turn& p, cudaStream_t stream) {
+  const int64_t per_row = (p.query == nullptr ? 0 : p.heads) + (p.key == nullptr ? 0 : 2 * p.kv_heads);
+  const int64_t tasks = p.rows * per_row, warps = kThreads / kWarp;
+  if (tasks == 0) return;
+  launch("turn", p.type == Type::kBf16 ? turn_kernel<__nv_bfloat16> : turn_kernel<float>,
+         dim3(static_cast<unsigned>((tasks + warps - 1) / warps)), dim3(kThreads),
+         static_cast<size_t>(warps * p.dim) * sizeof(float), stream, false, p, tasks, per_row);
+}
+
+}  // namespace c2c::cuda
