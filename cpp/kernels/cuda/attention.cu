@@ -1,5 +1,5 @@
-// Attention of single rows over their caches: a block for each KV head and piece of a row's cache, which reads every key
-// and value once for all query heads of the group; the last block of a head joins the pieces.
+// Attention of single rows over their caches: a block for each KV head and piece of a row's cache, which reads every
+// key and value once for all query heads of the group; the last block of a head joins the pieces.
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gate.cuh"
 #include "kernels/cuda/kernels.h"
@@ -32,8 +32,8 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Attend p) {
   extern __shared__ float4 shared4[];
   __shared__ bool last;
   const int group = static_cast<int>(p.heads / p.kv_heads);
-  float* queries = reinterpret_cast<float*>(shared4);            // [group, dim]
-  float* scratch = queries + group * dim;                        // [kWarps, dim], then the pieces of the warps
+  float* queries = reinterpret_cast<float*>(shared4);                     // [group, dim]
+  float* scratch = queries + group * dim;                                 // [kWarps, dim], then the pieces of the warps
   T* fresh = reinterpret_cast<T*>(scratch + kWarps * group * (dim + 2));  // key and value of the new row
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int head = static_cast<int>(blockIdx.x), split = static_cast<int>(blockIdx.y);
@@ -133,9 +133,9 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Attend p) {
 #pragma unroll
       for (int u = 0; u < kAtOnce; ++u) {
         const int own = row + u * stride + warp * together + lane / L;
-        seen[u] = own < until &&
-                  (at.positions == nullptr ||
-                   static_cast<int64_t>(at.position) - static_cast<int64_t>(at.positions[own]) < p.window);
+        seen[u] =
+            own < until && (at.positions == nullptr ||
+                            static_cast<int64_t>(at.position) - static_cast<int64_t>(at.positions[own]) < p.window);
         const int64_t offset = static_cast<int64_t>(own < until ? own - before : first - before) * row_values;
         key[u] = load_pack(keys + offset);
         value[u] = load_pack(values + offset);

@@ -29,7 +29,8 @@ void add_norm(const AddNorm& p, cudaStream_t stream);
 // gate[i] = activation(gate[i]) · up[i].
 void gated(Type type, Gate activation, void* gate, const void* up, int64_t count, cudaStream_t stream);
 
-// A run of a cache's rows, all layers: a layer's keys begin at keys + layer · layer_bytes, its values part_bytes behind.
+// A run of a cache's rows, all layers: a layer's keys begin at keys + layer · layer_bytes, its values part_bytes
+// behind.
 struct CacheRun {
   std::byte* keys;
   int64_t layer_bytes, part_bytes, rows;
@@ -57,7 +58,7 @@ struct HeadTurn {
 // Norms and turns queries in place, and puts normed and turned keys, and values, where rows[r] says.
 struct Turn : HeadTurn {
   Type type;
-  void* query;       // [rows, heads · dim], or null
+  void* query;              // [rows, heads · dim], or null
   const void *key, *value;  // [rows, kv_heads · dim], or null
   const QueryRow* at;
   int64_t rows, layer;

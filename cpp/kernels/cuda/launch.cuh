@@ -8,8 +8,7 @@
 namespace c2c::cuda {
 
 inline void checked(cudaError_t result, const char* what) {
-  if (result != cudaSuccess)
-    throw std::runtime_error(std::string(what) + ": CUDA: " + cudaGetErrorString(result));
+  if (result != cudaSuccess) throw std::runtime_error(std::string(what) + ": CUDA: " + cudaGetErrorString(result));
 }
 
 // `overlap`: the kernel waits for the one before it by itself (wait_for_previous), so that its blocks may come onto the

@@ -97,7 +97,8 @@ __global__ void turn_kernel(Turn p, int64_t tasks, int64_t per_row) {
     return;
   }
   head_in<T>(from, dim, lane, norm, p.eps, values);
-  for (int d = lane; d < dim; d += kWarp) to[d] = from_float<T>(turned_value(values, d, dim, p.frequencies, at.position));
+  for (int d = lane; d < dim; d += kWarp)
+    to[d] = from_float<T>(turned_value(values, d, dim, p.frequencies, at.position));
 }
 
 }  // namespace
@@ -114,8 +115,8 @@ void gated(Type type, Gate activation, void* gate, const void* up, int64_t count
     const bool aligned = reinterpret_cast<uintptr_t>(gate) % 16 == 0 && reinterpret_cast<uintptr_t>(up) % 16 == 0;
     const int64_t packs = aligned ? count / Pack<T>::kCount : 0, rest = count - packs * Pack<T>::kCount;
     const int64_t threads = packs > rest ? packs : rest;
-    launch("gated", gated_kernel<T>, dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)), dim3(kThreads), 0,
-           stream, false, activation, static_cast<T*>(gate), static_cast<const T*>(up), packs, count);
+    launch("gated", gated_kernel<T>, dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)), dim3(kThreads),
+           0, stream, false, activation, static_cast<T*>(gate), static_cast<const T*>(up), packs, count);
   };
   type == Type::kBf16 ? run(static_cast<__nv_bfloat16*>(nullptr)) : run(static_cast<float*>(nullptr));
 }
