@@ -10,6 +10,8 @@ const DEADLINE_MS = 240_000;
 const names = process.argv.slice(2);
 const wanted = (name) => names.length === 0 || names.some((part) => name.includes(part));
 const env = { ...process.env, NO_COLOR: "1", FORCE_COLOR: "0", OMP_WAIT_POLICY: "PASSIVE" };
+// What a program returns that has nothing to run on, a GPU say.
+const NOT_RUN = 77;
 const totals = { passed: 0, failed: 0, skipped: 0 };
 
 /** Runs a program to its end or its deadline, passing its output on. */
@@ -41,7 +43,7 @@ function execute(command, args) {
       clearTimeout(timer);
       process.off("exit", stop);
       const cause = late ? `ran past ${DEADLINE_MS / 1000} s` : signal ? `ended by ${signal}` : `exit code ${code}`;
-      done({ text, cause: code === 0 && !late ? undefined : cause });
+      done({ text, code, cause: code === 0 && !late ? undefined : cause });
     });
   });
 }
@@ -90,7 +92,11 @@ for (const name of existsSync(programs) ? readdirSync(programs).sort() : []) {
   const source = join(home, "test/cpp", `${basename(name)}.cpp`);
   if (!name.endsWith("_test") || !wanted(name) || !existsSync(source)) continue;
   const since = performance.now();
-  const { text, cause } = await execute(join(programs, name), []);
+  const { text, code, cause } = await execute(join(programs, name), []);
+  if (code === NOT_RUN) {
+    add(name, { passed: 0, failed: 0, skipped: 1 }, undefined, since);
+    continue;
+  }
   // A program may say how many checks it made in a last line "N passed, N failed"; else it counts as one.
   const said = /(\d+) passed, (\d+) failed\s*$/.exec(text);
   const passed = said ? Number(said[1]) : cause === undefined ? 1 : 0;

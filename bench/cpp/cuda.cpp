@@ -16,6 +16,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <deque>
 #include <functional>
 #include <string>
 
@@ -121,7 +122,7 @@ int main() {
     const double row_bytes = static_cast<double>(model->layout().row_bytes());
     for (const int64_t prompt : {16, 1024}) {
       for (const int64_t batch : {1, 8}) {
-        std::vector<KvCache> caches;
+        std::deque<KvCache> caches;
         std::vector<Request> requests;
         for (int64_t i = 0; i < batch; ++i) {
           caches.emplace_back(model->layout(), prompt + 256, true);

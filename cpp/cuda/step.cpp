@@ -1,5 +1,6 @@
 #include "cuda/step.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>

@@ -4,6 +4,8 @@
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/cat.h>
 
+#include <deque>
+
 #include "cache/edit.h"
 #include "cache/file.h"
 #include "cache/quantized.h"
@@ -208,7 +210,7 @@ void together() {
       exact.push_back(std::make_unique<Decoder>(kinds[i].spec, tensors, at::kFloat));
     }
     for (int round = 0; round < 5; ++round) {
-      std::vector<KvCache> caches, plain;
+      std::deque<KvCache> caches, plain;
       std::vector<std::function<void()>> jobs;
       for (size_t i = 0; i < models.size(); ++i) {
         caches.emplace_back(models[i]->layout(), 8, true);
