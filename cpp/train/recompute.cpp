@@ -7,6 +7,9 @@
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <memory>
+#include <type_traits>
+
 namespace c2c {
 
 namespace {
@@ -43,6 +46,16 @@ struct Recomputed final : torch::autograd::Node {
   std::string name() const override { return "Recomputed"; }
 };
 
+// Nodes count their own references in newer libtorch (after 2.11), and are shared pointers in older ones.
+template <class T>
+auto make_node() {
+  if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, T>) {
+    return c10::make_intrusive<T>();
+  } else {
+    return std::make_shared<T>();
+  }
+}
+
 }  // namespace
 
 std::vector<at::Tensor> recompute(const Stretch& stretch, const std::vector<at::Tensor>& inputs) {
@@ -52,7 +65,7 @@ std::vector<at::Tensor> recompute(const Stretch& stretch, const std::vector<at::
     const at::AutoGradMode off(false);
     outputs = stretch(inputs);
   }
-  const auto node = c10::make_intrusive<Recomputed>();
+  const auto node = make_node<Recomputed>();
   node->stretch = stretch;
   for (const auto& input : inputs) {
     node->wanted.push_back(input.requires_grad());
