@@ -80,7 +80,8 @@ export const floors = {
   },
   decode: (machine, config, dtype, context, batch) => {
     const { flops, bytes } = decodeWork(config, dtype, context, batch);
-    return ms(machine, dtype, batch ?? 1, flops, bytes);
+    // One row: every weight is read for two operations, so the bandwidth is the limit, whatever a library's one-row product reaches.
+    return batch === undefined ? floors.read(machine, bytes) : ms(machine, dtype, batch, flops, bytes);
   },
   fusion: (machine, fuser, dtype, n, open) => {
     if (open === 0) return null;

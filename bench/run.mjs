@@ -1,11 +1,13 @@
 // The bench: every suite, its hardware floor and its peers in one run.
 //   node bench/run.mjs [--suite NAME,…] [--dtype bfloat16,float32] [--prompts 16,64,256,1024] [--trials 3] [--threads 2]
-//     [--models FOLDER] [--python PYTHON] [--llama FOLDER] [--reference FOLDER] [--out FOLDER] [--json]
+//     [--variant NAME,…] [--models FOLDER] [--python PYTHON] [--llama FOLDER] [--reference FOLDER] [--out FOLDER] [--json]
 // Peers run where they are given: --python has torch and transformers (and gguf), --llama is a folder where
 // node-llama-cpp is installed, --reference is a clone of the public C2C code. `--json` prints the rows on the last line.
+// After each suite and dtype its rows (SUITE-DTYPE.json) and chart (SUITE-DTYPE.svg) are written, so that a run cut short keeps
+// what it measured.
 import { execFile } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
@@ -20,6 +22,7 @@ const home = fileURLToPath(new URL("..", import.meta.url));
 const { values: given } = parseArgs({
   options: {
     suite: { type: "string" },
+    variant: { type: "string" },
     dtype: { type: "string" },
     prompts: { type: "string", default: "16,64,256,1024" },
     trials: { type: "string", default: "3" },
@@ -63,12 +66,15 @@ async function compare(name, dtype) {
   const prompts = suite.prompts ?? given.prompts.split(",").map(Number);
   const job = { suite: name, dtype, prompts, models: given.models, threads };
   const runs = [];
-  for (const variant of suite.variants.filter((v) => suite.dtypes(v).includes(dtype))) {
+  const measures = [];
+  const notes = [];
+  const variants = list(given.variant, suite.variants);
+  for (const variant of suite.variants.filter((v) => variants.includes(v) && suite.dtypes(v).includes(dtype))) {
     const args = [join(home, "bench/trial.mjs"), JSON.stringify({ ...job, variant })];
     runs.push({ variant, command: process.execPath, args, trials: [] });
     for (const peer of suite.peers(variant, dtype)) {
       const found = await findPeer(peer, { ...job, variant }, given);
-      if (found.missing) notes.add(`${peer}: ${found.missing}`);
+      if (found.missing) notes.push(`${peer}: ${found.missing}`);
       else runs.push({ ...found, variant, peer, trials: [] });
     }
   }
@@ -83,12 +89,12 @@ async function compare(name, dtype) {
     }
   }
   for (const run of runs.filter((r) => r.failed))
-    notes.add(`${name} ${dtype} ${run.variant}${run.peer ? ` (${run.peer})` : ""} failed: ${run.failed}`);
-  return { name, dtype, runs };
+    notes.push(`${name} ${dtype} ${run.variant}${run.peer ? ` (${run.peer})` : ""} failed: ${run.failed}`);
+  return { name, dtype, runs, machine: joinMeasures(measures), notes };
 }
 
 /** The rows of one comparison: medians over trials, spread, floor and peers. */
-function rowsOf({ name, dtype, runs }, machine) {
+function rowsOf({ name, dtype, runs, machine }) {
   const at = (run, prompt) => run.trials.map((rows) => rows.find((row) => row.prompt === prompt)).filter(Boolean);
   return runs
     .filter((run) => !run.peer && run.trials.length > 0)
@@ -122,19 +128,20 @@ function rowsOf({ name, dtype, runs }, machine) {
     );
 }
 
-const measures = [];
-const notes = new Set();
-const compared = [];
-const dtypes = list(given.dtype, ["bfloat16", "float32"]);
-for (const dtype of dtypes) {
-  await ensureModels(given.models, dtype);
-  for (const name of wanted) compared.push(await compare(name, dtype));
-}
-const machine = joinMeasures(measures);
-const rows = compared.flatMap((c) => rowsOf(c, machine));
 mkdirSync(given.out, { recursive: true });
-for (const [file, svg] of charts(rows)) writeFileSync(join(given.out, file), svg);
-writeFileSync(join(given.out, "rows.json"), `${JSON.stringify({ machine, rows, notes: [...notes] }, null, 1)}\n`);
-say(table(rows, machine, [...notes]));
+const rows = [];
+for (const dtype of list(given.dtype, ["bfloat16", "float32"])) {
+  await ensureModels(given.models, dtype);
+  for (const name of wanted.filter((n) => suites[n].variants.some((v) => suites[n].dtypes(v).includes(dtype)))) {
+    const compared = await compare(name, dtype);
+    const { machine, notes } = compared;
+    const found = rowsOf(compared);
+    rows.push(...found);
+    for (const [file, svg] of charts(found)) writeFileSync(join(given.out, file), svg);
+    const result = { cpu: cpus()[0].model, trials: Number(given.trials), machine, rows: found, notes };
+    writeFileSync(join(given.out, `${name}-${dtype}.json`), `${JSON.stringify(result, null, 1)}\n`);
+    say(table(found, machine, [...new Set(notes)]));
+  }
+}
 if (given.json) console.log(JSON.stringify(rows));
 if (rows.length === 0) process.exitCode = 1;
