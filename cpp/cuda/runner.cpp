@@ -1,6 +1,7 @@
 #include "cuda/runner.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -14,6 +15,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "cuda/cuda.h"
 #include "model/blocks.h"
@@ -27,6 +29,57 @@ at::Tensor to_device(const void* from, size_t bytes, at::Device device) {
   if (bytes == 0) return {};
   const at::Tensor host = at::from_blob(const_cast<void*>(from), {static_cast<int64_t>(bytes)}, at::kByte);
   return host.to(device);
+}
+
+// One weight of several that lie below each other in memory (see stack_weights); undefined where they do not.
+at::Tensor stacked(std::initializer_list<const at::Tensor*> parts) {
+  const at::Tensor& first = **parts.begin();
+  const auto* next = static_cast<const std::byte*>(first.const_data_ptr());
+  int64_t outputs = 0;
+  for (const at::Tensor* part : parts) {
+    if (!part->defined() || !part->is_contiguous() || part->const_data_ptr() != next) return {};
+    next += part->nbytes();
+    outputs += part->size(0);
+  }
+  if (static_cast<size_t>(next - static_cast<const std::byte*>(first.storage().data())) > first.storage().nbytes())
+    return {};
+  std::vector<int64_t> sizes = first.sizes().vec();
+  sizes[0] = outputs;
+  return first.as_strided(sizes, first.strides());
+}
+
+// What x becomes by weights that stand below each other, in one product where they do.
+std::vector<at::Tensor> products(std::initializer_list<const Linear*> parts, const at::Tensor& x) {
+  std::vector<at::Tensor> made;
+  const Linear &a = **parts.begin(), &b = *parts.begin()[1], &c = *parts.begin()[parts.size() - 1];
+  const bool three = parts.size() == 3;
+  const at::Tensor weight = three ? stacked({&a.weight, &b.weight, &c.weight}) : stacked({&a.weight, &b.weight});
+  const at::Tensor bias = !a.bias.defined() ? at::Tensor()
+                          : three           ? stacked({&a.bias, &b.bias, &c.bias})
+                                            : stacked({&a.bias, &b.bias});
+  if (weight.defined() && a.bias.defined() == bias.defined()) {
+    const at::Tensor all = bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
+    int64_t at = 0;
+    for (const Linear* part : parts) {
+      made.push_back(all.narrow(1, at, part->weight.size(0)));
+      at += part->weight.size(0);
+    }
+    return made;
+  }
+  for (const Linear* part : parts) made.push_back((*part)(x));
+  return made;
+}
+
+// Query, key and value; undefined what is not wanted.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> inputs_of(const Layer& l, const at::Tensor& x, bool queries, bool keys) {
+  if (!keys) return {l.query(x), {}, {}};
+  const auto made = queries ? products({&l.query, &l.key, &l.value}, x) : products({&l.key, &l.value}, x);
+  return {queries ? made[0] : at::Tensor(), made[made.size() - 2], made.back()};
+}
+
+std::pair<at::Tensor, at::Tensor> gates_of(const Layer& l, const at::Tensor& x) {
+  const auto made = products({&l.gate, &l.up}, x);
+  return {made[0], made[1]};
 }
 
 const float* floats(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
@@ -57,7 +110,8 @@ CudaRunner::CudaRunner(const DecoderSpec& spec, const DecoderWeights& weights, a
 
 std::vector<at::Tensor> CudaRunner::forward(std::vector<Request>& requests, const Batch& batch,
                                             const CancelFlag& cancel) {
-  const at::NoGradGuard no_grad;
+  // Nothing here is differentiated: autograd is not even asked.
+  const at::AutoDispatchBelowAutograd below;
   const c10::cuda::CUDAGuard guard(p_.weights.embedding.device());
   if (step_ && step_->takes(requests, batch)) return split_logits(step_->run(requests, batch), requests, batch);
   return run(requests, batch, cancel);
@@ -66,6 +120,14 @@ std::vector<at::Tensor> CudaRunner::forward(std::vector<Request>& requests, cons
 at::Tensor CudaRunner::attention(size_t layer, const at::Tensor& query, const std::vector<Request>& requests,
                                  const Batch& batch, const DeviceRows& rows) {
   const int64_t width = spec_.heads * spec_.head_dim;
+  const auto by_library = [&](size_t n) {
+    const Share& share = batch.shares[n];
+    const KvCache& cache = *requests[n].cache;
+    const int64_t seen = share.past + share.rows, at = static_cast<int64_t>(layer);
+    const at::Tensor heads = query.narrow(0, share.first, share.rows).view({share.rows, spec_.heads, spec_.head_dim});
+    return c2c::attention(spec_, layer, heads, cache.rows(at, 0, 0, seen), cache.rows(at, 1, 0, seen), share.positions);
+  };
+  if (requests.size() == 1 && batch.rows() > 1) return by_library(0);
   const at::Tensor out = at::empty({batch.rows(), width}, query.options());
   const bool kernel = attends(p_.type, spec_.heads, spec_.kv_heads, spec_.head_dim);
   const auto single = [&](size_t n) {
@@ -80,12 +142,7 @@ at::Tensor CudaRunner::attention(size_t layer, const at::Tensor& query, const st
     const Share& share = batch.shares[n];
     if (share.rows == 0) continue;
     if (!single(n)) {
-      const KvCache& cache = *requests[n].cache;
-      const int64_t seen = share.past + share.rows, at = static_cast<int64_t>(layer);
-      const at::Tensor heads = query.narrow(0, share.first, share.rows).view({share.rows, spec_.heads, spec_.head_dim});
-      out.narrow(0, share.first, share.rows)
-          .copy_(c2c::attention(spec_, layer, heads, cache.rows(at, 0, 0, seen), cache.rows(at, 1, 0, seen),
-                                share.positions));
+      out.narrow(0, share.first, share.rows).copy_(by_library(n));
       continue;
     }
     int64_t count = 1, seen = share.past + 1;
@@ -94,10 +151,11 @@ at::Tensor CudaRunner::attention(size_t layer, const at::Tensor& query, const st
     p.heads = spec_.heads;
     p.kv_heads = spec_.kv_heads;
     p.dim = spec_.head_dim;
-    p.frequencies = floats(p_.frequencies[static_cast<size_t>(spec_.layers[layer].rope)]);
+    p.turns = nullptr;
     p.type = p_.type;
     const auto item = static_cast<int64_t>(query.element_size());
-    p.query = static_cast<const std::byte*>(query.const_data_ptr()) + share.first * width * item;
+    p.query_stride = query.stride(0);
+    p.query = static_cast<const std::byte*>(query.const_data_ptr()) + share.first * p.query_stride * item;
     p.out = static_cast<std::byte*>(out.data_ptr()) + share.first * width * item;
     p.at = rows.row(share.first);
     p.rows = count;
@@ -137,6 +195,11 @@ std::vector<at::Tensor> CudaRunner::run(std::vector<Request>& requests, const Ba
   embed(p_.type, p_.weights.embedding.const_data_ptr(), p_.embedding_scale, rows.row(0), count, spec_.hidden,
         x.data_ptr<float>(), stream);
 
+  const at::Tensor turns = at::empty({static_cast<int64_t>(spec_.ropes.size()), count, spec_.head_dim}, wide);
+  for (size_t rope = 0; rope < spec_.ropes.size(); ++rope)
+    angles(floats(p_.frequencies[rope]), rows.row(0), count, spec_.head_dim,
+           turns.select(0, static_cast<int64_t>(rope)).data_ptr<float>(), stream);
+
   at::Tensor delta;  // what the last products add to x
   const float* delta_norm = nullptr;
   const auto normed = [&](const at::Tensor& weight, const at::Tensor& pick) {
@@ -163,12 +226,7 @@ std::vector<at::Tensor> CudaRunner::run(std::vector<Request>& requests, const Ba
     // In a pure prefill nothing reads the last block's output.
     const bool output = batch.any_logits || i + 1 < p_.weights.layers.size();
     at::Tensor in = normed(n.input, {});
-    at::Tensor query, key, value;
-    if (output) query = l.query(in);
-    if (!batch.all_given) {
-      key = l.key(in);
-      value = l.value(in);
-    }
+    const auto [query, key, value] = inputs_of(l, in, output, !batch.all_given);
     Turn t;
     t.heads = spec_.heads;
     t.kv_heads = spec_.kv_heads;
@@ -176,11 +234,13 @@ std::vector<at::Tensor> CudaRunner::run(std::vector<Request>& requests, const Ba
     t.query_norm = floats(n.query);
     t.key_norm = floats(n.key);
     t.eps = static_cast<float>(spec_.norm_eps);
-    t.frequencies = floats(p_.frequencies[static_cast<size_t>(spec_.layers[i].rope)]);
+    t.turns = turns.select(0, spec_.layers[i].rope).const_data_ptr<float>();
     t.type = p_.type;
     t.query = query.defined() ? query.data_ptr() : nullptr;
     t.key = key.defined() ? key.const_data_ptr() : nullptr;
     t.value = value.defined() ? value.const_data_ptr() : nullptr;
+    t.query_stride = query.defined() ? query.stride(0) : 0;
+    t.kv_stride = key.defined() ? key.stride(0) : 0;
     t.at = rows.row(0);
     t.rows = count;
     t.layer = static_cast<int64_t>(i);
@@ -189,10 +249,12 @@ std::vector<at::Tensor> CudaRunner::run(std::vector<Request>& requests, const Ba
     delta = l.output(attention(i, query, requests, batch, rows));
     delta_norm = spec_.post_norms ? floats(n.attention) : nullptr;
     in = normed(spec_.post_norms ? n.feed : n.attention, {});
-    at::Tensor gate = l.gate(in);
-    const at::Tensor up = l.up(in);
-    gated(p_.type, gate_of(spec_.activation), gate.data_ptr(), up.const_data_ptr(), gate.numel(), stream);
-    delta = l.down(gate);
+    const auto [gate, up] = gates_of(l, in);
+    const at::Tensor active = at::empty({count, spec_.intermediate}, narrow);
+    gated({p_.type, gate_of(spec_.activation), gate.const_data_ptr(), up.const_data_ptr(), active.data_ptr(), count,
+           spec_.intermediate, gate.stride(0)},
+          stream);
+    delta = l.down(active);
     delta_norm = spec_.post_norms ? floats(n.feed_post) : nullptr;
   }
   const auto wanted = wanted_rows(requests, batch);

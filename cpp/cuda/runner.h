@@ -34,7 +34,7 @@ class CudaRunner final : public Runner {
   const DecoderSpec& spec_;
   Parts p_;
   std::vector<int64_t> versions_;
-  at::Tensor partial_, tickets_;
+  at::Tensor partial_, tickets_, turns_;
   std::unique_ptr<StepGraph> step_;
 };
 

@@ -18,6 +18,7 @@ namespace {
 
 constexpr int64_t kMostRuns = 128;
 constexpr int64_t kMostSplits = 32;
+constexpr int64_t kMostAhead = int64_t{12} << 20;  // of one weight: all of what is asked for fits in the device's cache
 constexpr int64_t kRowBytes = kMostRows * static_cast<int64_t>(sizeof(QueryRow));
 
 const float* floats(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
@@ -39,6 +40,7 @@ StepGraph::StepGraph(const Parts& parts) : p_(parts) {
   const int64_t width = s.heads * s.head_dim;
   x_ = at::empty({kMostRows, s.hidden}, wide);
   inputs_ = at::empty({kMostRows, width + 2 * s.kv_heads * s.head_dim}, wide);
+  turns_ = at::empty({static_cast<int64_t>(s.ropes.size()), kMostRows, s.head_dim}, wide);
   attended_ = at::empty({kMostRows, width}, narrow);
   activated_ = at::empty({kMostRows, s.intermediate}, narrow);
   logits_ = at::empty({kMostRows, s.vocab}, wide);
@@ -140,12 +142,22 @@ void StepGraph::enqueue(int64_t rows, int64_t splits) {
   const int64_t width = s.heads * s.head_dim, kv_width = s.kv_heads * s.head_dim;
   embed(p_.type, p_.weights.embedding.const_data_ptr(), p_.embedding_scale, at, rows, s.hidden, x_.data_ptr<float>(),
         stream_);
+  const auto turns = [&](int64_t rope) { return turns_.data_ptr<float>() + rope * kMostRows * s.head_dim; };
+  for (size_t rope = 0; rope < s.ropes.size(); ++rope)
+    angles(floats(p_.frequencies[rope]), at, rows, s.head_dim, turns(static_cast<int64_t>(rope)), stream_);
   RowProduct base;
   base.type = p_.type;
   base.rows = rows;
   base.eps = eps;
   base.overlap = overlap_;
-  const auto multiply = [&](RowProduct r, std::initializer_list<const Linear*> parts) {
+  // `ahead`: weights that come up before this product's successor could ask for them.
+  const auto multiply = [&](RowProduct r, std::initializer_list<const Linear*> parts,
+                            const std::vector<const Linear*>& ahead) {
+    int asked = 0;
+    for (const Linear* part : ahead) {
+      r.ahead[asked] = part->weight.const_data_ptr();
+      r.ahead_bytes[asked++] = std::min(static_cast<int64_t>(part->weight.nbytes()), kMostAhead);
+    }
     r.count = 0;
     for (const Linear* part : parts) {
       r.weights[r.count] = part->weight.const_data_ptr();
@@ -174,10 +186,16 @@ void StepGraph::enqueue(int64_t rows, int64_t splits) {
     r.out_stride = s.hidden;
     return r;
   };
+  const Linear head{p_.weights.head, {}};
   for (size_t i = 0; i < p_.weights.layers.size(); ++i) {
     const Layer& l = p_.weights.layers[i];
+    const bool last = i + 1 == p_.weights.layers.size();
+    const Layer& below = p_.weights.layers[last ? i : i + 1];
+    const std::vector<const Linear*> next =
+        last ? std::vector<const Linear*>{&head} : std::vector<const Linear*>{&below.query, &below.key, &below.value};
     const Norms& n = p_.norms[i];
-    multiply(of_normed(n.input, Then::kStore, inputs_.data_ptr(), width + 2 * kv_width), {&l.query, &l.key, &l.value});
+    multiply(of_normed(n.input, Then::kStore, inputs_.data_ptr(), width + 2 * kv_width), {&l.query, &l.key, &l.value},
+             {&l.output, &l.gate, &l.up});
     Attend a;
     a.heads = s.heads;
     a.kv_heads = s.kv_heads;
@@ -185,7 +203,7 @@ void StepGraph::enqueue(int64_t rows, int64_t splits) {
     a.query_norm = floats(n.query);
     a.key_norm = floats(n.key);
     a.eps = eps;
-    a.frequencies = floats(p_.frequencies[static_cast<size_t>(s.layers[i].rope)]);
+    a.turns = turns(s.layers[i].rope);
     a.type = p_.type;
     a.inputs = inputs_.const_data_ptr<float>();
     a.at = at;
@@ -199,12 +217,11 @@ void StepGraph::enqueue(int64_t rows, int64_t splits) {
     a.out = attended_.data_ptr();
     a.overlap = overlap_;
     attend(a, stream_);
-    multiply(added(attended_, width), {&l.output});
-    multiply(of_normed(n.attention, Then::kGate, activated_.data_ptr(), s.intermediate), {&l.gate, &l.up});
-    multiply(added(activated_, s.intermediate), {&l.down});
+    multiply(added(attended_, width), {&l.output}, {&l.down});
+    multiply(of_normed(n.attention, Then::kGate, activated_.data_ptr(), s.intermediate), {&l.gate, &l.up}, next);
+    multiply(added(activated_, s.intermediate), {&l.down}, {});
   }
-  const Linear head{p_.weights.head, {}};
-  multiply(of_normed(p_.final_norm, Then::kStore, logits_.data_ptr(), s.vocab), {&head});
+  multiply(of_normed(p_.final_norm, Then::kStore, logits_.data_ptr(), s.vocab), {&head}, {});
 }
 
 }  // namespace c2c::cuda

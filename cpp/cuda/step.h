@@ -54,7 +54,7 @@ class StepGraph {
 
   const Parts& p_;
   bool overlap_;  // the device starts kernels while the one before ends
-  at::Tensor x_, inputs_, attended_, activated_, logits_, partial_, tickets_;
+  at::Tensor x_, inputs_, turns_, attended_, activated_, logits_, partial_, tickets_;
   at::Tensor state_, host_state_;  // rows, then runs
   cudaStream_t stream_;
   cudaEvent_t ready_;

@@ -35,6 +35,7 @@ Decoder::Decoder(DecoderSpec spec, std::unordered_map<std::string, at::Tensor> w
       device_(device),
       weights_(take_weights(spec_, on_device(std::move(weights), device))),
       quantised_(quantize != Quantize::kNone) {
+  if (!device.is_cpu()) stack_weights(weights_);
   if (!quantised_) return;
   if (!device.is_cpu())
     throw Error("UNSUPPORTED", "quantised weights run on the CPU alone",

@@ -1,5 +1,7 @@
 #include "model/weights.h"
 
+#include <ATen/ops/cat.h>
+
 #include <functional>
 
 #include "core/error.h"
@@ -76,6 +78,29 @@ DecoderWeights take_weights(const DecoderSpec& s, std::unordered_map<std::string
     if (!known) shape_mismatch(name, {}, tensor.sizes().vec());
   }
   return w;
+}
+
+void stack_weights(DecoderWeights& weights) {
+  const auto stack = [](std::vector<at::Tensor*> parts) {
+    std::vector<at::Tensor> old;
+    for (const at::Tensor* part : parts) {
+      if (!part->defined()) return;
+      old.push_back(*part);
+    }
+    const at::Tensor all = at::cat(old, 0);
+    int64_t at = 0;
+    for (at::Tensor* part : parts) {
+      const int64_t rows = part->size(0);
+      *part = all.narrow(0, at, rows);
+      at += rows;
+    }
+  };
+  for (Layer& l : weights.layers) {
+    stack({&l.query.weight, &l.key.weight, &l.value.weight});
+    stack({&l.query.bias, &l.key.bias, &l.value.bias});
+    stack({&l.gate.weight, &l.up.weight});
+    stack({&l.gate.bias, &l.up.bias});
+  }
 }
 
 }  // namespace c2c

@@ -25,6 +25,9 @@ struct DecoderWeights {
 
 // Names and shapes of the spec's tensors, in the order of the computation.
 std::vector<std::pair<std::string, std::vector<int64_t>>> weight_shapes(const DecoderSpec& spec);
+// Lays weights that multiply the same rows below each other in memory (query, key and value; gate and up) and makes the
+// layers' tensors views of them.
+void stack_weights(DecoderWeights& weights);
 // Takes the spec's tensors out of `tensors`. SHAPE_MISMATCH for a missing, extra or mis-shaped one.
 DecoderWeights take_weights(const DecoderSpec& spec, std::unordered_map<std::string, at::Tensor> tensors);
 

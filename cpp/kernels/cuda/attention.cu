@@ -1,5 +1,7 @@
 // Attention of single rows over their caches: a block for each KV head and piece of a row's cache, which reads every
 // key and value once for all query heads of the group; the last block of a head joins the pieces.
+#include <algorithm>
+
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gate.cuh"
 #include "kernels/cuda/kernels.h"
@@ -32,19 +34,48 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Attend p) {
   extern __shared__ float4 shared4[];
   __shared__ bool last;
   const int group = static_cast<int>(p.heads / p.kv_heads);
-  float* queries = reinterpret_cast<float*>(shared4);                     // [group, dim]
-  float* scratch = queries + group * dim;                                 // [kWarps, dim], then the pieces of the warps
-  T* fresh = reinterpret_cast<T*>(scratch + kWarps * group * (dim + 2));  // key and value of the new row
+  float* queries = reinterpret_cast<float*>(shared4);  // [group, dim]
+  float* scratch = queries + group * dim;              // [kWarps, dim], then the pieces of the warps
+  T* fresh =
+      reinterpret_cast<T*>(scratch + max(kWarps * group * (dim + 2),
+                                         2 * group * static_cast<int>(p.splits)));  // key and value of the new row
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int head = static_cast<int>(blockIdx.x), split = static_cast<int>(blockIdx.y);
   const int64_t r = blockIdx.z;
   let_next_start();
-  wait_for_previous();
+  // Rows of earlier steps, and what says where they lie, were there before the kernel in front began.
   const QueryRow at = p.at[r];
+  const float* turns = p.turns + r * dim;
   const int each = (at.seen + static_cast<int>(p.splits) - 1) / static_cast<int>(p.splits);
   const int begin = split * each, end = min(begin + each, at.seen);
   const bool raw = p.inputs != nullptr;
   const bool brings = raw && at.place != nullptr && begin < at.seen && end == at.seen;  // the new row is this block's
+
+  const int stop = brings ? end - 1 : end;
+  const int64_t row_values = p.kv_heads * dim, from_head = static_cast<int64_t>(head) * dim + lane % L * width;
+  constexpr int stride = kWarps * together;
+  Pack<T> key[kAtOnce], value[kAtOnce];
+  bool seen[kAtOnce];
+  // Fetches rows [row, until) of a run whose first row is the cache's row `before`; `least`: any row of it.
+  const auto fetch = [&](const CacheRun& cache, int row, int until, int before, int least) {
+    const T* keys = value_at<T>(cache.keys, p.layer, cache.layer_bytes, 0) + from_head;
+    const T* values = value_at<T>(cache.keys, p.layer, cache.layer_bytes, cache.part_bytes) + from_head;
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      const int own = row + u * stride + warp * together + lane / L;
+      seen[u] = own < until && (at.positions == nullptr ||
+                                static_cast<int64_t>(at.position) - static_cast<int64_t>(at.positions[own]) < p.window);
+      const int64_t offset = static_cast<int64_t>((own < until ? own : least) - before) * row_values;
+      key[u] = load_pack(keys + offset);
+      value[u] = load_pack(values + offset);
+    }
+  };
+  // Where the first run has rows of this piece that earlier steps wrote, they come while the queries are computed. Rows
+  // that this step brings may be among those only where it does not bring them itself: those must be waited for.
+  const CacheRun first_run = at.runs[0];
+  const bool early = raw && begin < stop && begin < first_run.rows;
+  if (early) fetch(first_run, begin, static_cast<int>(min(static_cast<int64_t>(stop), first_run.rows)), 0, begin);
+  wait_for_previous();
 
   for (int g = warp; g < group; g += kWarps) {
     const int64_t q = static_cast<int64_t>(head) * group + g;
@@ -54,10 +85,10 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Attend p) {
       float* values = scratch + warp * dim;
       head_in(from, dim, lane, p.query_norm, p.eps, values);
       for (int d = lane; d < dim; d += kWarp)
-        to[d] = to_float(from_float<T>(turned_value(values, d, dim, p.frequencies, at.position))) * p.scale;
+        to[d] = to_float(from_float<T>(turned_value(values, d, dim, turns))) * p.scale;
       __syncwarp();
     } else {
-      const T* from = static_cast<const T*>(p.query) + (r * p.heads + q) * dim;
+      const T* from = static_cast<const T*>(p.query) + r * p.query_stride + q * dim;
       for (int d = lane; d < dim; d += kWarp) to[d] = to_float(from[d]) * p.scale;
     }
   }
@@ -68,7 +99,7 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Attend p) {
     T* key = reinterpret_cast<T*>(at.place + p.layer * at.layer_bytes) + head * dim;
     T* value = reinterpret_cast<T*>(at.place + p.layer * at.layer_bytes + at.part_bytes) + head * dim;
     for (int d = lane; d < dim; d += kWarp) {
-      key[d] = fresh[d] = from_float<T>(turned_value(values, d, dim, p.frequencies, at.position));
+      key[d] = fresh[d] = from_float<T>(turned_value(values, d, dim, turns));
       value[d] = fresh[dim + d] = from_float<T>(from[p.kv_heads * dim + d]);
     }
   }
@@ -118,35 +149,18 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Attend p) {
     }
   };
 
-  const int stop = brings ? end - 1 : end;
-  const int64_t row_values = p.kv_heads * dim, from_head = static_cast<int64_t>(head) * dim + part;
   int before = 0;
   for (int n = 0; n < at.run_count && before < stop; ++n) {
-    const CacheRun cache = at.runs[n];
-    const int first = max(begin, before), until = min(static_cast<int64_t>(stop), before + cache.rows);
-    const T* keys = value_at<T>(cache.keys, p.layer, cache.layer_bytes, 0) + from_head;
-    const T* values = value_at<T>(cache.keys, p.layer, cache.layer_bytes, cache.part_bytes) + from_head;
-    constexpr int stride = kWarps * together;
+    const CacheRun cache = n == 0 ? first_run : at.runs[n];
+    const int first = max(begin, before),
+              until = static_cast<int>(min(static_cast<int64_t>(stop), before + cache.rows));
     for (int row = first; row < until; row += stride * kAtOnce) {
-      Pack<T> key[kAtOnce], value[kAtOnce];
-      bool seen[kAtOnce];
-#pragma unroll
-      for (int u = 0; u < kAtOnce; ++u) {
-        const int own = row + u * stride + warp * together + lane / L;
-        seen[u] =
-            own < until && (at.positions == nullptr ||
-                            static_cast<int64_t>(at.position) - static_cast<int64_t>(at.positions[own]) < p.window);
-        const int64_t offset = static_cast<int64_t>(own < until ? own - before : first - before) * row_values;
-        key[u] = load_pack(keys + offset);
-        value[u] = load_pack(values + offset);
-      }
+      if (n > 0 || row > first || !early) fetch(cache, row, until, before, first);
       take(key, value, seen);
     }
     before += static_cast<int>(cache.rows);
   }
   if (brings && warp == 0) {
-    Pack<T> key[kAtOnce], value[kAtOnce];
-    bool seen[kAtOnce];
 #pragma unroll
     for (int u = 0; u < kAtOnce; ++u) {
       seen[u] = u == 0 && lane < L;
@@ -187,19 +201,6 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Attend p) {
   }
   __syncthreads();
 
-  // Joins `count` pieces that lie `step` floats apart: value d, and top and mass.
-  const auto join = [&](const float* pieces, int count, int64_t step, int d, float& top, float& mass) {
-    top = -INFINITY;
-    for (int i = 0; i < count; ++i) top = fmaxf(top, __ldcg(pieces + i * step + dim));
-    mass = 0;
-    float sum = 0;
-    for (int i = 0; i < count; ++i) {
-      const float weight = rescale(__ldcg(pieces + i * step + dim), top);
-      mass += weight * __ldcg(pieces + i * step + dim + 1);
-      sum += weight * __ldcg(pieces + i * step + d);
-    }
-    return sum;
-  };
   const auto join_warps = [&](int g, int d, float& top, float& mass) {
     const float* pieces = scratch + g * piece;
     top = -INFINITY;
@@ -239,19 +240,35 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Attend p) {
   __syncthreads();
   if (!last) return;
   __threadfence();
+  const int splits = static_cast<int>(p.splits);
+  float *tops = scratch, *weights = scratch + group * splits;  // [group, splits]
+  for (int i = static_cast<int>(threadIdx.x); i < group * splits; i += kThreads) {
+    const float* from = pieces + (i % splits * group + i / splits) * piece;
+    tops[i] = __ldcg(from + dim);
+    weights[i] = __ldcg(from + dim + 1);
+  }
+  __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < group * dim; i += kThreads) {
-    const int g = i / dim;
-    const float sum = join(pieces + g * piece, static_cast<int>(p.splits), group * piece, i % dim, top, mass);
+    const int g = i / dim, d = i % dim;
+    top = -INFINITY;
+    for (int n = 0; n < splits; ++n) top = fmaxf(top, tops[g * splits + n]);
+    mass = 0;
+    float sum = 0;
+#pragma unroll 8
+    for (int n = 0; n < splits; ++n) {
+      const float weight = rescale(tops[g * splits + n], top);
+      mass += weight * weights[g * splits + n];
+      sum += weight * __ldcg(pieces + (n * group + g) * piece + d);
+    }
     out[i] = from_float<T>(sum / mass);
   }
   if (threadIdx.x == 0) p.tickets[place] = 0;
 }
 
-template <class T>
 using Kernel = void (*)(Attend);
 
 template <class T, int L>
-Kernel<T> for_group(int64_t group) {
+Kernel for_group(int64_t group) {
   return group == 1   ? attend_kernel<T, 1, L>
          : group == 2 ? attend_kernel<T, 2, L>
          : group <= 4 ? attend_kernel<T, 4, L>
@@ -259,7 +276,7 @@ Kernel<T> for_group(int64_t group) {
 }
 
 template <class T>
-Kernel<T> choose(int64_t group, int64_t dim) {
+Kernel choose(int64_t group, int64_t dim) {
   switch (dim / Pack<T>::kCount) {
     case 2:
       return for_group<T, 2>(group);
@@ -290,7 +307,7 @@ void attend(const Attend& p, cudaStream_t stream) {
   const int64_t group = p.heads / p.kv_heads;
   const bool bf16 = p.type == Type::kBf16;
   const auto kernel = bf16 ? choose<__nv_bfloat16>(group, p.dim) : choose<float>(group, p.dim);
-  const int64_t floats = group * p.dim + kWarps * group * (p.dim + 2);
+  const int64_t floats = group * p.dim + std::max(kWarps * group * (p.dim + 2), 2 * group * p.splits);
   const auto shared = static_cast<size_t>(floats) * 4 + static_cast<size_t>(2 * p.dim) * (bf16 ? 2 : 4);
   if (shared > 48 * 1024) {
     checked(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,

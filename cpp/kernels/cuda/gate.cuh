@@ -28,11 +28,10 @@ __device__ inline void head_in(const T* from, int dim, int lane, const float* no
   __syncwarp();
 }
 
-// Value `d` of the head turned by its position: angles in float32, as transformers has them.
-__device__ inline float turned_value(const float* values, int d, int dim, const float* frequencies, uint32_t position) {
+// Value `d` of the head turned by its row's cosines and sines.
+__device__ inline float turned_value(const float* values, int d, int dim, const float* turns) {
   const int half = dim / 2, pair = d < half ? d : d - half;
-  float sin, cos;
-  sincosf(static_cast<float>(position) * frequencies[pair], &sin, &cos);
+  const float cos = turns[pair], sin = turns[half + pair];
   return d < half ? values[d] * cos - values[d + half] * sin : values[d] * cos + values[d - half] * sin;
 }
 

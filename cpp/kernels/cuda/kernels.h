@@ -26,8 +26,16 @@ struct AddNorm {
 };
 void add_norm(const AddNorm& p, cudaStream_t stream);
 
-// gate[i] = activation(gate[i]) · up[i].
-void gated(Type type, Gate activation, void* gate, const void* up, int64_t count, cudaStream_t stream);
+// out[r][i] = activation(gate[r][i]) · up[r][i]; gates and ups have rows `stride` apart, out is dense and may be the
+// gates where those are.
+struct Gated {
+  Type type;
+  Gate activation;
+  const void *gate, *up;
+  void* out;
+  int64_t rows, width, stride;
+};
+void gated(const Gated& p, cudaStream_t stream);
 
 // A run of a cache's rows, all layers: a layer's keys begin at keys + layer · layer_bytes, its values part_bytes
 // behind.
@@ -52,14 +60,18 @@ struct HeadTurn {
   const float* query_norm = nullptr;
   const float* key_norm = nullptr;
   float eps = 0;
-  const float* frequencies;  // [dim / 2]
+  const float* turns;  // [rows, dim]: cosines, then sines, of each row's angles
 };
+
+// turns[r] = cosines, then sines, of position · frequencies [dim / 2]: angles in float32, as transformers has them.
+void angles(const float* frequencies, const QueryRow* at, int64_t rows, int64_t dim, float* turns, cudaStream_t stream);
 
 // Norms and turns queries in place, and puts normed and turned keys, and values, where rows[r] says.
 struct Turn : HeadTurn {
   Type type;
   void* query;              // [rows, heads · dim], or null
   const void *key, *value;  // [rows, kv_heads · dim], or null
+  int64_t query_stride, kv_stride;
   const QueryRow* at;
   int64_t rows, layer;
 };
@@ -70,6 +82,7 @@ void turn(const Turn& p, cudaStream_t stream);
 struct Attend : HeadTurn {
   Type type;  // of caches, query and out
   const void* query = nullptr;
+  int64_t query_stride = 0;
   const float* inputs = nullptr;  // [rows, (heads + 2 kv_heads) · dim]
   const QueryRow* at;
   int64_t rows, layer, window;
@@ -108,6 +121,9 @@ struct RowProduct {
   void* out;
   int64_t out_stride;
   bool overlap = false;  // see launch.cuh
+  // What the kernels behind this one will read: brought into the cache of the device meanwhile.
+  const void* ahead[3] = {};
+  int64_t ahead_bytes[3] = {};
 };
 // Whether so many rows of this length have a kernel: they are read in 16-byte pieces and lie in shared memory.
 bool multiplies(Type type, int64_t rows, int64_t in);

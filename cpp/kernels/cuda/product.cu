@@ -11,6 +11,52 @@ namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 
+// A thread's pieces of a row that is normed while it lies in registers.
+constexpr int kPieces = 4;
+struct Pieces {
+  float4 values[kPieces];
+};
+
+__device__ inline Pieces pieces_of(const float* from, int in) {
+  Pieces all;
+#pragma unroll
+  for (int i = 0; i < kPieces; ++i) {
+    const int at = static_cast<int>(threadIdx.x) + i * kThreads;
+    all.values[i] = at < in / 4 ? reinterpret_cast<const float4*>(from)[at] : float4{0, 0, 0, 0};
+  }
+  return all;
+}
+
+__device__ inline float dot(const float4& a, const float4& b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
+
+// One short row, normed; its norm's weights were fetched before it was there.
+template <class T>
+__device__ void norm_row(const RowProduct& p, const Pieces& weights, T* rows, float* sums) {
+  const int in = static_cast<int>(p.in);
+  const Pieces x = pieces_of(p.x, in);
+  float squares = 0;
+#pragma unroll
+  for (int i = 0; i < kPieces; ++i) squares += dot(x.values[i], x.values[i]);
+  squares = warp_sum(squares);
+  if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = squares;
+  __syncthreads();
+  squares = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) squares += sums[w];
+  const float unit = rsqrtf(squares / static_cast<float>(in) + p.eps);
+#pragma unroll
+  for (int i = 0; i < kPieces; ++i) {
+    const int at = (static_cast<int>(threadIdx.x) + i * kThreads) * 4;
+    if (at >= in) continue;
+    const float4 v = x.values[i], w = weights.values[i];
+    rows[at] = from_float<T>(v.x * unit * w.x);
+    rows[at + 1] = from_float<T>(v.y * unit * w.y);
+    rows[at + 2] = from_float<T>(v.z * unit * w.z);
+    rows[at + 3] = from_float<T>(v.w * unit * w.w);
+  }
+  __syncthreads();
+}
+
 // The rows in shared memory, as products read them.
 template <class T, int B>
 __device__ void rows_in(const RowProduct& p, T* rows, float* sums) {
@@ -30,7 +76,7 @@ __device__ void rows_in(const RowProduct& p, T* rows, float* sums) {
     if (b < p.rows) {
       for (int i = static_cast<int>(threadIdx.x); i < in / 4; i += kThreads) {
         const float4 v = reinterpret_cast<const float4*>(p.x + b * in)[i];
-        squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+        squares += dot(v, v);
       }
     }
     squares = warp_sum(squares);
@@ -47,8 +93,20 @@ __device__ void rows_in(const RowProduct& p, T* rows, float* sums) {
   __syncthreads();
 }
 
-// R weights' rows of one output, P pieces of each at a time.
-template <class T, int B, int P, int R>
+// Asks for what later kernels read, a line for each thread in turn.
+__device__ inline void ask_ahead(const RowProduct& p) {
+  constexpr int64_t line = 128;
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * line;
+#pragma unroll
+  for (int i = 0; i < 3; ++i)
+    for (int64_t at = thread * line; at < p.ahead_bytes[i]; at += step)
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(p.ahead[i]) + at));
+}
+
+// A warp takes R rows of weights at a time, P pieces of each: with kGated one of each of two weights, else of outputs
+// that stand together.
+template <class T, int B, int P, int R, bool kGated>
 __global__ void __launch_bounds__(kThreads) row_product_kernel(RowProduct p, int64_t outputs) {
   extern __shared__ uint4 shared[];
   __shared__ float sums[B * kWarps];
@@ -57,20 +115,27 @@ __global__ void __launch_bounds__(kThreads) row_product_kernel(RowProduct p, int
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int packs = static_cast<int>(p.in) / width;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kWarps;
+  const int64_t groups = kGated ? outputs : (outputs + R - 1) / R;
   int64_t n = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
 
-  const auto row_of = [&](int64_t output, int r) {
-    int part = r;
-    if constexpr (R == 1) {
-      while (part + 1 < p.count && output >= p.outputs[part]) output -= p.outputs[part++];
+  // Which weight an output is of, and its row there.
+  const auto place = [&](int64_t group, int r, int& part) {
+    if constexpr (kGated) {
+      part = r;
+      return group;
+    } else {
+      int64_t output = min(group * R + r, outputs - 1);
+      for (part = 0; part + 1 < p.count && output >= p.outputs[part]; ++part) output -= p.outputs[part];
+      return output;
     }
-    return static_cast<const T*>(p.weights[part]) + output * p.in;
   };
   Pack<T> held[R][P];
-  const auto fetch = [&](int64_t output, int first) {
+  const auto fetch = [&](int64_t group, int first) {
 #pragma unroll
     for (int r = 0; r < R; ++r) {
-      const T* from = row_of(output, r);
+      int part;
+      const int64_t output = place(group, r, part);
+      const T* from = static_cast<const T*>(p.weights[part]) + output * p.in;
 #pragma unroll
       for (int i = 0; i < P; ++i) {
         const int pack = first + i * kWarp + lane;
@@ -78,12 +143,24 @@ __global__ void __launch_bounds__(kThreads) row_product_kernel(RowProduct p, int
       }
     }
   };
-  if (n < outputs) fetch(n, 0);
+  if (n < groups) fetch(n, 0);
   let_next_start();
-  wait_for_previous();
-  rows_in<T, B>(p, rows, sums);
+  ask_ahead(p);
+  if constexpr (B == 1) {
+    if (p.input == nullptr && p.in <= kPieces * kThreads * 4) {
+      const Pieces weights = pieces_of(p.norm, static_cast<int>(p.in));
+      wait_for_previous();
+      norm_row<T>(p, weights, rows, sums);
+    } else {
+      wait_for_previous();
+      rows_in<T, B>(p, rows, sums);
+    }
+  } else {
+    wait_for_previous();
+    rows_in<T, B>(p, rows, sums);
+  }
 
-  while (n < outputs) {
+  while (n < groups) {
     float sum[R][B] = {};
     for (int first = 0; first < packs; first += P * kWarp) {
 #pragma unroll
@@ -101,7 +178,7 @@ __global__ void __launch_bounds__(kThreads) row_product_kernel(RowProduct p, int
       }
       if (first + P * kWarp < packs) {
         fetch(n, first + P * kWarp);
-      } else if (n + warps < outputs) {
+      } else if (n + warps < groups) {
         fetch(n + warps, 0);
       }
     }
@@ -109,26 +186,26 @@ __global__ void __launch_bounds__(kThreads) row_product_kernel(RowProduct p, int
     for (int r = 0; r < R; ++r)
 #pragma unroll
       for (int b = 0; b < B; ++b) sum[r][b] = warp_sum(sum[r][b]);
-    int64_t output = n;
-    int part = 0;
-    if constexpr (R == 1) {
-      while (part + 1 < p.count && output >= p.outputs[part]) output -= p.outputs[part++];
-    }
-    const auto bias = [&](int r) {
-      const void* from = p.biases[part + r];
-      return from == nullptr ? 0.0F : to_float(static_cast<const T*>(from)[output]);
+    const auto biased = [&](int r, int b) {
+      int part;
+      const int64_t output = place(n, r, part);
+      const void* bias = p.biases[part];
+      return sum[r][b] + (bias == nullptr ? 0.0F : to_float(static_cast<const T*>(bias)[output]));
     };
 #pragma unroll
     for (int b = 0; b < B; ++b) {
-      if (lane != b || b >= p.rows) continue;
-      const int64_t at = b * p.out_stride + n;
-      const float first = sum[0][b] + bias(0);
-      if constexpr (R == 2) {
-        static_cast<T*>(p.out)[at] = from_float<T>(activate(p.activation, first) * (sum[1][b] + bias(1)));
-      } else if (p.then == Then::kAdd) {
-        static_cast<float*>(p.out)[at] += first;
+      if (b >= p.rows) continue;
+      if constexpr (kGated) {
+        if (lane == b)
+          static_cast<T*>(p.out)[b * p.out_stride + n] =
+              from_float<T>(activate(p.activation, biased(0, b)) * biased(1, b));
       } else {
-        static_cast<float*>(p.out)[at] = first;
+#pragma unroll
+        for (int r = 0; r < R; ++r) {
+          if (lane != b * R + r || n * R + r >= outputs) continue;
+          float* to = static_cast<float*>(p.out) + b * p.out_stride + n * R + r;
+          *to = p.then == Then::kAdd ? *to + biased(r, b) : biased(r, b);
+        }
       }
     }
     n += warps;
@@ -142,31 +219,42 @@ int multiprocessors() {
   return count;
 }
 
-template <class T, int B, int P>
+template <class T, int B, int P, int R, bool kGated>
 void run(const RowProduct& p, cudaStream_t stream) {
-  const bool gate = p.then == Then::kGate;
   int64_t outputs = p.outputs[0];
-  for (int64_t i = 1; i < p.count && !gate; ++i) outputs += p.outputs[i];
+  for (int64_t i = 1; i < p.count && !kGated; ++i) outputs += p.outputs[i];
   const size_t shared = static_cast<size_t>(B * p.in) * sizeof(T);
-  const auto kernel = gate ? row_product_kernel<T, B, P, 2> : row_product_kernel<T, B, P, 1>;
+  const auto kernel = row_product_kernel<T, B, P, R, kGated>;
   if (shared > 40 * 1024) {
     checked(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(shared)),
             "row_product");
   }
-  const int64_t blocks = (outputs + kWarps - 1) / kWarps, most = int64_t{multiprocessors()} * (B == 1 ? 16 : 8);
+  // No more blocks than leave the next kernel's some room.
+  const int64_t groups = kGated ? outputs : (outputs + R - 1) / R;
+  const int64_t blocks = (groups + kWarps - 1) / kWarps, most = int64_t{multiprocessors()} * 6;
   launch("row_product", kernel, dim3(static_cast<unsigned>(blocks < most ? blocks : most)), dim3(kThreads), shared,
          stream, p.overlap, p, outputs);
 }
 
+template <class T, int B, int P>
+void either(const RowProduct& p, cudaStream_t stream) {
+  if (p.then == Then::kGate) return run<T, B, P, 2, true>(p, stream);
+  // Long rows keep a warp's loads busy alone; of short ones it takes two.
+  if constexpr (P == 4) return run<T, B, P, 2, false>(p, stream);
+  run<T, B, P, 1, false>(p, stream);
+}
+
 template <class T>
 void choose(const RowProduct& p, cudaStream_t stream) {
-  const int64_t each = p.in / Pack<T>::kCount / kWarp;  // pieces of a row for each lane
+  const int64_t each = (p.in / Pack<T>::kCount + kWarp - 1) / kWarp;  // pieces of a row for each lane
   if (p.rows == 1)
-    return each <= 4 ? run<T, 1, 4>(p, stream) : each <= 8 ? run<T, 1, 8>(p, stream) : run<T, 1, 12>(p, stream);
-  if (p.rows == 2) return run<T, 2, 4>(p, stream);
-  if (p.rows <= 4) return run<T, 4, 4>(p, stream);
-  run<T, 8, 4>(p, stream);
+    return each <= 4   ? either<T, 1, 4>(p, stream)
+           : each <= 8 ? either<T, 1, 8>(p, stream)
+                       : either<T, 1, 12>(p, stream);
+  if (p.rows == 2) return either<T, 2, 4>(p, stream);
+  if (p.rows <= 4) return either<T, 4, 4>(p, stream);
+  either<T, 8, 4>(p, stream);
 }
 
 }  // namespace

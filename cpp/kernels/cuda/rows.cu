@@ -42,18 +42,27 @@ __global__ void add_norm_kernel(AddNorm p) {
 }
 
 template <class T>
-__global__ void gated_kernel(Gate activation, T* gate, const T* up, int64_t packs, int64_t count) {
+__global__ void gated_kernel(Gated p, int64_t packs) {
   constexpr int width = Pack<T>::kCount;
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, row = blockIdx.y;
+  const T *gate = static_cast<const T*>(p.gate) + row * p.stride, *up = static_cast<const T*>(p.up) + row * p.stride;
+  T* out = static_cast<T*>(p.out) + row * p.width;
   if (i < packs) {
     const Pack<T> g = load_pack(gate + i * width), u = load_pack(up + i * width);
-    float out[width];
+    float made[width];
 #pragma unroll
-    for (int j = 0; j < width; ++j) out[j] = activate(activation, g[j]) * u[j];
-    store_pack(gate + i * width, out);
+    for (int j = 0; j < width; ++j) made[j] = activate(p.activation, g[j]) * u[j];
+    store_pack(out + i * width, made);
   }
   const int64_t rest = packs * width + i;
-  if (rest < count) gate[rest] = from_float<T>(activate(activation, to_float(gate[rest])) * to_float(up[rest]));
+  if (rest < p.width) out[rest] = from_float<T>(activate(p.activation, to_float(gate[rest])) * to_float(up[rest]));
+}
+
+__global__ void angles_kernel(const float* frequencies, const QueryRow* at, int half, float* turns) {
+  for (int i = static_cast<int>(threadIdx.x); i < half; i += static_cast<int>(blockDim.x)) {
+    float* row = turns + static_cast<int64_t>(blockIdx.x) * 2 * half;
+    sincosf(static_cast<float>(at[blockIdx.x].position) * frequencies[i], row + half + i, row + i);
+  }
 }
 
 template <class T>
@@ -80,7 +89,7 @@ __global__ void turn_kernel(Turn p, int64_t tasks, int64_t per_row) {
   bool turned = true;
   const int64_t queries = p.query == nullptr ? 0 : p.heads;
   if (head < queries) {
-    from = to = static_cast<T*>(p.query) + (row * p.heads + head) * dim;
+    from = to = static_cast<T*>(p.query) + row * p.query_stride + head * dim;
     norm = p.query_norm;
   } else {
     if (at.place == nullptr) return;
@@ -89,16 +98,16 @@ __global__ void turn_kernel(Turn p, int64_t tasks, int64_t per_row) {
     if (value) head -= p.kv_heads;
     turned = !value;
     norm = value ? nullptr : p.key_norm;
-    from = static_cast<const T*>(value ? p.value : p.key) + (row * p.kv_heads + head) * dim;
+    from = static_cast<const T*>(value ? p.value : p.key) + row * p.kv_stride + head * dim;
     to = reinterpret_cast<T*>(at.place + p.layer * at.layer_bytes + (value ? at.part_bytes : 0)) + head * dim;
   }
   if (!turned) {
     for (int d = lane; d < dim; d += kWarp) to[d] = from[d];
     return;
   }
+  const float* turns = p.turns + row * dim;
   head_in<T>(from, dim, lane, norm, p.eps, values);
-  for (int d = lane; d < dim; d += kWarp)
-    to[d] = from_float<T>(turned_value(values, d, dim, p.frequencies, at.position));
+  for (int d = lane; d < dim; d += kWarp) to[d] = from_float<T>(turned_value(values, d, dim, turns));
 }
 
 }  // namespace
@@ -109,16 +118,25 @@ void add_norm(const AddNorm& p, cudaStream_t stream) {
          dim3(static_cast<unsigned>(p.rows)), dim3(kThreads), 0, stream, false, p);
 }
 
-void gated(Type type, Gate activation, void* gate, const void* up, int64_t count, cudaStream_t stream) {
-  if (count == 0) return;
+void gated(const Gated& p, cudaStream_t stream) {
+  if (p.rows == 0 || p.width == 0) return;
   const auto run = [&]<class T>(T*) {
-    const bool aligned = reinterpret_cast<uintptr_t>(gate) % 16 == 0 && reinterpret_cast<uintptr_t>(up) % 16 == 0;
-    const int64_t packs = aligned ? count / Pack<T>::kCount : 0, rest = count - packs * Pack<T>::kCount;
-    const int64_t threads = packs > rest ? packs : rest;
-    launch("gated", gated_kernel<T>, dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)), dim3(kThreads),
-           0, stream, false, activation, static_cast<T*>(gate), static_cast<const T*>(up), packs, count);
+    constexpr int64_t width = Pack<T>::kCount;
+    const auto aligned = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; };
+    const bool whole =
+        aligned(p.gate) && aligned(p.up) && aligned(p.out) && p.stride % width == 0 && p.width % width == 0;
+    const int64_t packs = whole ? p.width / width : 0, threads = whole ? packs : p.width;
+    launch("gated", gated_kernel<T>,
+           dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads), static_cast<unsigned>(p.rows)),
+           dim3(kThreads), 0, stream, false, p, packs);
   };
-  type == Type::kBf16 ? run(static_cast<__nv_bfloat16*>(nullptr)) : run(static_cast<float*>(nullptr));
+  p.type == Type::kBf16 ? run(static_cast<__nv_bfloat16*>(nullptr)) : run(static_cast<float*>(nullptr));
+}
+
+void angles(const float* frequencies, const QueryRow* at, int64_t rows, int64_t dim, float* turns,
+            cudaStream_t stream) {
+  launch("angles", angles_kernel, dim3(static_cast<unsigned>(rows)), dim3(kWarp), 0, stream, false, frequencies, at,
+         static_cast<int>(dim / 2), turns);
 }
 
 void embed(Type table_type, const void* table, float scale, const QueryRow* at, int64_t rows, int64_t width, float* x,
