@@ -2,6 +2,7 @@
 #include <ATen/Parallel.h>
 #include <torch/headeronly/version.h>
 
+#include "cuda/cuda.h"
 #include "engine/executor.h"
 #include "napi/trainers.h"
 
@@ -14,6 +15,20 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   result.Set("libtorch", Napi::String::New(call.Env(), TORCH_VERSION));
   result.Set("threads", Napi::Number::New(call.Env(), at::get_num_threads()));
   return result;
+}
+
+Napi::Value devices(const Napi::CallbackInfo& call) {
+  auto list = Napi::Array::New(call.Env());
+  uint32_t index = 0;
+  for (const cuda::DeviceFacts& facts : cuda::devices()) {
+    auto device = Napi::Object::New(call.Env());
+    device.Set("index", Napi::Number::New(call.Env(), index));
+    device.Set("name", facts.name);
+    device.Set("memory", Napi::Number::New(call.Env(), static_cast<double>(facts.memory)));
+    device.Set("kernels", Napi::Boolean::New(call.Env(), facts.kernels));
+    list.Set(index++, device);
+  }
+  return list;
 }
 
 void set_threads(const Napi::CallbackInfo& call) {
@@ -54,10 +69,12 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("createFuserTrainer", Napi::Function::New(env, create_fuser_trainer, "createFuserTrainer"));
   exports.Set("createModelTrainer", Napi::Function::New(env, create_model_trainer, "createModelTrainer"));
   exports.Set("loadModel", Napi::Function::New(env, load_model, "loadModel"));
+  exports.Set("prefillTogether", Napi::Function::New(env, prefill_together, "prefillTogether"));
   exports.Set("loadFuser", Napi::Function::New(env, load_fuser, "loadFuser"));
   exports.Set("fuse", Napi::Function::New(env, fuse_caches, "fuse"));
   exports.Set("checkCacheFile", Napi::Function::New(env, check_cache_file, "checkCacheFile"));
   exports.Set("info", Napi::Function::New(env, info, "info"));
+  exports.Set("devices", Napi::Function::New(env, devices, "devices"));
   exports.Set("setThreads", Napi::Function::New(env, set_threads, "setThreads"));
   exports.Set("liveHandles", Napi::Function::New(env, live_handles, "liveHandles"));
   exports.Set("drain", Napi::Function::New(env, drain, "drain"));

@@ -1,7 +1,8 @@
 import { isMainThread } from "node:worker_threads";
 import type { Native, NativeCancel } from "../typings/native.js";
 import { C2CError, type ErrorCode, type ErrorDetails } from "./errors.js";
-import { loadNative } from "./setup/load.js";
+import { type Cuda, openCuda } from "./setup/cuda.js";
+import { type Loaded, loadNative } from "./setup/load.js";
 
 const CODES: Readonly<Record<ErrorCode, true>> = {
   SHAPE_MISMATCH: true,
@@ -19,7 +20,8 @@ const CODES: Readonly<Record<ErrorCode, true>> = {
   NATIVE_MISSING: true,
 };
 
-let loaded: Native | undefined;
+let loaded: Loaded | undefined;
+let found: Cuda | undefined;
 
 /**
  * The native addon, loaded at the first call together with the libtorch it stands on.
@@ -27,14 +29,30 @@ let loaded: Native | undefined;
  */
 export function native(): Native {
   loaded ??= open();
-  return loaded;
+  return loaded.native;
 }
 
-function open(): Native {
-  const { native: addon } = loadNative();
+/** CUDA devices; the first call opens libtorch's part for CUDA. Throws NATIVE_MISSING. */
+export function cuda(): Cuda {
+  loaded ??= open();
+  found ??= openCuda(loaded);
+  return found;
+}
+
+/**
+ * The addon for training. At its first backward pass libtorch looks which accelerators there are, and never again: a part for CUDA
+ * that came later could not be used in this process.
+ */
+export function trainingNative(): Native {
+  cuda();
+  return native();
+}
+
+function open(): Loaded {
+  const addon = loadNative();
   if (isMainThread) {
     // The executor must be joined before libtorch's statics go. Worker threads share it and leave it running.
-    process.on("exit", () => addon.drain());
+    process.on("exit", () => addon.native.drain());
   }
   return addon;
 }

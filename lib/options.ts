@@ -1,5 +1,5 @@
 import { C2CError } from "./errors.js";
-import type { LoadOptions } from "./types.js";
+import type { Device, LoadOptions } from "./types.js";
 
 /** OPTION_INVALID. */
 export function invalid(option: string, reason: string): C2CError<"OPTION_INVALID"> {
@@ -24,20 +24,33 @@ export function choice<T extends string>(option: string, value: unknown, among: 
   return found;
 }
 
+/** libtorch counts devices in 7 bits. */
+const LARGEST_INDEX = 127;
+
+/** The device that was asked for, else `fallback`. OPTION_INVALID, UNSUPPORTED for another kind; whether it is there is not asked. */
+export function loadDevice({ device }: LoadOptions, fallback: Device = { kind: "cpu" }): Device {
+  if (device === undefined) {
+    return fallback;
+  }
+  if (typeof device !== "object" || device === null || typeof device.kind !== "string") {
+    throw invalid("device", 'must be { kind: "cpu" } or { kind: "cuda", index }');
+  }
+  if (device.kind === "cpu") {
+    return { kind: "cpu" };
+  }
+  if (device.kind !== "cuda") {
+    const what = `device ${String((device as { readonly kind: string }).kind)}`;
+    throw new C2CError("UNSUPPORTED", { what, supported: ["cpu", "cuda"] }, `${what} is not supported`);
+  }
+  return { kind: "cuda", index: integer("device.index", device.index, 0, LARGEST_INDEX) };
+}
+
 /** The dtype to compute in: what was asked for, else `fallback`; float16 by default becomes bfloat16. UNSUPPORTED for what is not there. */
 export function loadDType(options: LoadOptions, fallback: string): "float32" | "bfloat16" {
-  const device = options.device?.kind ?? "cpu";
-  if (device !== "cpu") {
-    throw new C2CError(
-      "UNSUPPORTED",
-      { what: `device ${device}`, supported: ["cpu"] },
-      `device ${device} is not supported`,
-    );
-  }
   const dtype = options.dtype ?? (fallback === "float16" ? "bfloat16" : fallback);
   if (dtype !== "float32" && dtype !== "bfloat16") {
     const details = { what: `dtype ${dtype}`, supported: ["float32", "bfloat16"] };
-    throw new C2CError("UNSUPPORTED", details, `dtype ${dtype} is not supported on CPU`);
+    throw new C2CError("UNSUPPORTED", details, `dtype ${dtype} is not supported`);
   }
   return dtype;
 }

@@ -70,7 +70,7 @@ export async function project(
     }
   }
   const projector = { kind, receiverLayer: 0, sharerLayer: 0, options: projectorOptions(kind, source.options), prefix };
-  const spec = { dtype: "float32", receiver, sharer, projectors: [projector] } as const;
+  const spec = { dtype: "float32", device: { kind: "cpu" }, receiver, sharer, projectors: [projector] } as const;
   const own = { files: table.files, tensors: table.tensors.filter(({ name }) => name.startsWith(prefix)) };
   const fuser = await run(undefined, (cancel) => native().loadFuser(spec, own, cancel));
   try {

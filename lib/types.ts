@@ -24,7 +24,7 @@ export type Tokens = Readonly<Uint32Array> & { readonly [brand]: "Tokens" };
 export type Source =
   | { readonly kind: "hub"; readonly repo: `${string}/${string}`; readonly revision?: string; readonly folder?: string }
   | { readonly kind: "folder"; readonly path: string };
-/** Where tensors live. This version computes on the CPU; "cuda" is UNSUPPORTED. */
+/** Where tensors live: the CPU, or an NVIDIA GPU by its number, for which a libtorch for CUDA is needed (`setup --variant cu130`). */
 export type Device = { readonly kind: "cpu" } | { readonly kind: "cuda"; readonly index: number };
 /** Number formats of weights. */
 export type DType = "float32" | "bfloat16" | "float16";
@@ -34,9 +34,9 @@ export type LoadEvent =
   | { readonly phase: "weights"; readonly tensors: number; readonly of: number };
 /** How a model or fuser is loaded. */
 export interface LoadOptions {
-  /** Default: the CPU. */
+  /** Default: the CPU for a model, the receiver's device for a fuser. UNSUPPORTED where it is not there; training runs on the CPU alone. */
   readonly device?: Device;
-  /** Default: what the files hold, except float16 on CPU, which becomes bfloat16. */
+  /** Default: what the files hold, except float16, which becomes bfloat16. */
   readonly dtype?: DType;
   /** Models alone: weights in 8 or 4 bits, with a scale for every 32 inputs of an output. Default: weights as they are. */
   readonly quantize?: "int8" | "int4";
@@ -99,7 +99,7 @@ export interface Model extends AsyncDisposable {
   readonly id: string;
   /** Its sizes. */
   readonly shape: ModelShape;
-  /** Where its weights are. */
+  /** Where its weights are, and its caches. */
   readonly device: Device;
   /** What it computes in. */
   readonly dtype: DType;
@@ -212,6 +212,8 @@ export interface Fuser extends AsyncDisposable {
   readonly layerMap: readonly (number | null)[];
   /** Learned gate logits of each layer's keys and values; open above 0, null where there is none. */
   readonly gates: readonly { readonly key: number | null; readonly value: number | null }[];
+  /** Where its weights are: with the receiver. A sharer's rows are brought there from wherever they lie. */
+  readonly device: Device;
   /** Bytes of its weights. */
   readonly bytes: number;
   /** How a prompt of the receiver is read by both. TOKENS_FOREIGN where the strategy cannot map them. */

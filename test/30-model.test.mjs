@@ -157,7 +157,6 @@ test("disposed handles", async () => {
 test("what is not there is refused", async () => {
   const source = { kind: "folder", path: join(goldens, "models", "receiver") };
   await fails("UNSUPPORTED", () => loadModel(source, { quantize: "int3" }));
-  await fails("UNSUPPORTED", () => loadModel(source, { device: { kind: "cuda", index: 0 } }));
   await fails("UNSUPPORTED", () => loadModel(source, { dtype: "float16" }));
   await fails("IO_FAILED", () => loadModel({ kind: "folder", path: join(goldens, "nowhere") }));
 });

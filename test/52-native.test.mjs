@@ -87,7 +87,7 @@ test("results that are objects have the declared members", () => {
 test("projectors: the kinds of both sides are the same", async () => {
   const shape = { kvHeads: 1, headDim: 2 };
   const projectors = [{ kind: "?", receiverLayer: 0, sharerLayer: 0, options: {}, prefix: "" }];
-  const spec = { dtype: "float32", receiver: shape, sharer: shape, projectors };
+  const spec = { dtype: "float32", device: { kind: "cpu" }, receiver: shape, sharer: shape, projectors };
   const error = await native()
     .loadFuser(spec, { files: [], tensors: [] }, null)
     .then(

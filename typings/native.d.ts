@@ -70,6 +70,17 @@ export interface DecoderSpec {
   readonly head: string;
 }
 
+/** Where tensors lie. Whether there is such a device is the façade's to ask (`Native.devices`). */
+export type NativeDevice = { readonly kind: "cpu" } | { readonly kind: "cuda"; readonly index: number };
+/** A CUDA device; `name` "" and `memory` (bytes) 0 where this build cannot ask. */
+export interface NativeDeviceFacts {
+  readonly index: number;
+  readonly name: string;
+  readonly memory: number;
+  /** This build's own kernels run there; else plain operations do. */
+  readonly kernels: boolean;
+}
+
 export class NativeCancel {
   constructor();
   cancel(): void;
@@ -191,6 +202,13 @@ export class NativeCache {
 }
 
 export type LogitsWanted = "none" | "last" | "all";
+/** One of several prefills; as the arguments of NativeModel.forward. */
+export interface NativePrefill {
+  readonly model: NativeModel;
+  readonly cache: NativeCache;
+  readonly tokens: Uint32Array;
+  readonly positions: Uint32Array;
+}
 
 export class NativeModel {
   readonly bytes: number;
@@ -244,6 +262,8 @@ export interface ProjectorSpec {
 }
 export interface FuserSpec {
   readonly dtype: "float32" | "bfloat16";
+  /** Where its weights are put, and where receivers' caches must lie. */
+  readonly device: NativeDevice;
   readonly receiver: HeadShape;
   readonly sharer: HeadShape;
   readonly projectors: readonly ProjectorSpec[];
@@ -413,7 +433,14 @@ export interface Native {
     quantize: "int8" | "int4" | null,
     progress: ((tensors: number, of: number) => void) | null,
     cancel: NativeCancel | null,
+    device: NativeDevice,
   ): Promise<NativeModel>;
+  /**
+   * NativeModel.forward without logits, a promise for each, on caches that differ. All are submitted before any starts; those of
+   * different models on one CUDA device run side by side. Throws, and starts none, where an argument is wrong.
+   */
+  prefillTogether(prefills: readonly NativePrefill[], cancel: NativeCancel | null): Promise<null>[];
+  /** UNSUPPORTED for models on another device than the CPU. */
   createFuserTrainer(
     receiver: NativeModel,
     sharer: NativeModel,
@@ -437,6 +464,8 @@ export interface Native {
   ): Promise<boolean>;
   /** libtorch's version as the addon sees it at run time, e.g. "2.13.0". */
   info(): { libtorch: string; threads: number };
+  /** CUDA devices by index; none before the loader has opened libtorch's part for CUDA. */
+  devices(): NativeDeviceFacts[];
   setThreads(threads: number): void;
   /** Handles of each kind that hold a native object now, in all environments of the process. */
   liveHandles(): { model: number; fuser: number; cache: number; sampler: number; cancel: number };

@@ -30,7 +30,7 @@ at::Tensor make_arena(const CacheLayout& l, int64_t capacity) {
   // Checked before libtorch multiplies: an absurd capacity is a typed error, not an overflow.
   const double bytes = static_cast<double>(l.row_bytes()) * static_cast<double>(capacity);
   const Error too_big("OUT_OF_MEMORY", "no memory for a KV cache of " + std::to_string(capacity) + " positions",
-                      {{"requested", bytes}});
+                      {{"requested", bytes}, {"device", l.device.str()}});
   if (l.device.is_cpu() ? bytes > physical_memory() : bytes > kMostOnDevice) throw too_big;
   try {
     return at::empty({l.layers, 2, capacity, l.kv_heads, l.head_dim},

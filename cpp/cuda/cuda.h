@@ -17,6 +17,17 @@ namespace c2c::cuda {
 // Whether this build has the kernels.
 bool compiled();
 
+// A CUDA device: its name and bytes of memory ("" and 0 where this build cannot ask), and whether this build's kernels
+// run there.
+struct DeviceFacts {
+  std::string name;
+  int64_t memory = 0;
+  bool kernels = false;
+};
+
+// By index; none before libtorch's part for CUDA is loaded, or without a driver.
+std::vector<DeviceFacts> devices();
+
 // Runs decoders on the weights' device. Null where this build has no kernels, or none for this shape: plain operations
 // run then.
 std::unique_ptr<Runner> make_runner(const DecoderSpec& spec, const DecoderWeights& weights, at::ScalarType dtype);

@@ -10,14 +10,17 @@ Executor& Executor::instance() {
   return *executor;
 }
 
-void Executor::submit(std::shared_ptr<Job> job) {
+void Executor::submit(std::shared_ptr<Job> job) { submit(std::vector<std::shared_ptr<Job>>{std::move(job)}); }
+
+void Executor::submit(std::vector<std::shared_ptr<Job>> jobs) {
   std::unique_lock lock(mutex_);
   if (stopping_) {
     lock.unlock();
-    return job->drop();
+    for (const auto& job : jobs) job->drop();
+    return;
   }
   if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
-  queue_.push_back(std::move(job));
+  for (auto& job : jobs) queue_.push_back(std::move(job));
   wake_.notify_one();
 }
 
@@ -26,10 +29,8 @@ void Executor::drain() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
-    if (current_ && current_->cancel) current_->cancel->store(true);
-    for (const auto& job : queue_) {
-      if (job->cancel) job->cancel->store(true);
-    }
+    if (current_) current_->stop();
+    for (const auto& job : queue_) job->stop();
     wake_.notify_one();
     thread = std::move(thread_);
   }

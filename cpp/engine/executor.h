@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "core/cancel.h"
 
@@ -18,10 +19,14 @@ struct Job {
   virtual void run() = 0;
   // Called instead of run() when the executor is draining.
   virtual void drop() = 0;
-  // Jobs with the same non-null key that wait next to each other run as one batch.
+  // Jobs with the same non-null key that wait together run as one.
   virtual const void* batch_key() const { return nullptr; }
   // Takes the work of jobs with the same key; false where this one may not join.
   virtual bool absorb(std::shared_ptr<Job>&) { return false; }
+  // Raises the cancel flags of all that it took; from any thread, while no job can join.
+  virtual void stop() {
+    if (cancel) cancel->store(true);
+  }
   CancelFlag cancel;
 };
 
@@ -29,6 +34,8 @@ class Executor {
  public:
   static Executor& instance();
   void submit(std::shared_ptr<Job> job);
+  // All before any of them starts, so that those which run as one do.
+  void submit(std::vector<std::shared_ptr<Job>> jobs);
   // For process exit: raises every cancel flag, drops what waits and joins the thread. Later submits are dropped.
   void drain();
   void set_threads(int threads);

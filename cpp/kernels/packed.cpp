@@ -77,7 +77,7 @@ void PackedWeights::pack() {
   void* memory = ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     throw Error("OUT_OF_MEMORY", "no memory for " + std::to_string(size_) + " bytes of packed weights",
-                {{"requested", static_cast<double>(size_)}});
+                {{"requested", static_cast<double>(size_)}, {"device", std::string("cpu")}});
   }
   memory_ = static_cast<std::byte*>(memory);
 #ifdef MADV_HUGEPAGE

@@ -14,6 +14,19 @@ at::ScalarType scalar_type(const std::string& name) {
               {{"what", "dtype " + name + " on cpu"}, {"supported", std::vector<std::string>{"float32", "bfloat16"}}});
 }
 
+at::Device device_of(const Napi::Value& device) {
+  const auto o = device.As<Napi::Object>();
+  if (text(o, "kind") == "cpu") return at::kCPU;
+  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(integer(o, "index")));
+}
+
+Napi::Object device_object(Napi::Env env, at::Device device) {
+  auto object = Napi::Object::New(env);
+  object.Set("kind", device.is_cpu() ? "cpu" : "cuda");
+  if (!device.is_cpu()) object.Set("index", Napi::Number::New(env, device.has_index() ? device.index() : 0));
+  return object;
+}
+
 const char* scalar_name(at::ScalarType type) { return type == at::kFloat ? "float32" : "bfloat16"; }
 
 PolicyOptions policy_options(const Napi::Object& options) {
@@ -40,7 +53,7 @@ TensorTable tensor_table(const Napi::Object& table) {
 }
 
 Napi::Float32Array float_array(Napi::Env env, const at::Tensor& tensor) {
-  const at::Tensor plain = tensor.to(at::kFloat).contiguous();
+  const at::Tensor plain = tensor.cpu().to(at::kFloat).contiguous();
   auto array = Napi::Float32Array::New(env, static_cast<size_t>(plain.numel()));
   std::copy_n(plain.const_data_ptr<float>(), plain.numel(), array.Data());
   return array;

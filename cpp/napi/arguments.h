@@ -43,8 +43,11 @@ DecoderSpec decoder_spec(const Napi::Object& spec);
 PolicyOptions policy_options(const Napi::Object& options);
 at::ScalarType scalar_type(const std::string& name);
 const char* scalar_name(at::ScalarType type);
+// {kind: "cpu"} or {kind: "cuda", index}, both ways.
+at::Device device_of(const Napi::Value& device);
+Napi::Object device_object(Napi::Env env, at::Device device);
 TensorTable tensor_table(const Napi::Object& table);
-// Copies: tensors leave as JavaScript's own memory, never as external buffers.
+// Copies: tensors leave as JavaScript's own memory, never as external buffers, from whatever device they lie on.
 Napi::Float32Array float_array(Napi::Env env, const at::Tensor& tensor);
 at::Tensor float_tensor(const Napi::Value& value, std::vector<int64_t> shape);
 

@@ -1,10 +1,9 @@
 #include "napi/bridge.h"
 
-#include <c10/util/Exception.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <optional>
+
+#include "core/memory.h"
+#include "napi/arguments.h"
 
 namespace c2c {
 
@@ -48,23 +47,6 @@ void call_js(napi_env raw, napi_value, void* context, void* data) {
     napi_unref_threadsafe_function(raw, *static_cast<napi_threadsafe_function*>(context));
 }
 
-std::string message_of(const std::exception& error) {
-  const auto* torch = dynamic_cast<const c10::Error*>(&error);
-  return torch != nullptr ? torch->what_without_backtrace() : error.what();
-}
-
-// OUT_OF_MEMORY if that is what the exception means. libtorch says it in words alone, with the bytes it asked for.
-std::optional<Error> out_of_memory(const std::exception& error) {
-  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr)
-    return Error("OUT_OF_MEMORY", "out of memory", {{"requested", 0.0}});
-  const std::string message = message_of(error);
-  if (message.find("allocate memory") == std::string::npos) return std::nullopt;
-  const std::string before = "you tried to allocate ";
-  const size_t at = message.find(before);
-  const double bytes = at == std::string::npos ? 0 : std::strtod(message.c_str() + at + before.size(), nullptr);
-  return Error("OUT_OF_MEMORY", message, {{"requested", bytes}});
-}
-
 class FunctionJob : public Job {
  public:
   FunctionJob(std::shared_ptr<Bridge> bridge, Napi::Promise::Deferred deferred, std::function<Reply()> work)
@@ -94,11 +76,9 @@ void throw_js(Napi::Env env, const Error& error) {
   Napi::Error js = Napi::Error::New(env, error.what());
   js.Set("code", Napi::String::New(env, error.code));
   auto details = Napi::Object::New(env);
-  for (const auto& [name, detail] : error.details) details.Set(name, to_js(env, detail));
-  if (error.code == "OUT_OF_MEMORY") {
-    auto device = Napi::Object::New(env);
-    device.Set("kind", "cpu");
-    details.Set("device", device);
+  for (const auto& [name, detail] : error.details) {
+    const auto* text = std::get_if<std::string>(&detail);
+    details.Set(name, name == "device" && text != nullptr ? device_object(env, at::Device(*text)) : to_js(env, detail));
   }
   js.Set("details", details);
   throw js;

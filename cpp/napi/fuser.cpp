@@ -80,8 +80,12 @@ Napi::Value FuserHandle::project(const Napi::CallbackInfo& info) {
     }
     const double temperature = info[4].As<Napi::Number>().DoubleValue();
     return async(env, nullptr, [=]() -> Reply {
-      const Projected out =
-          fuser->layers[static_cast<size_t>(index)].projector->project(sharer, receiver, noise.get(), temperature);
+      const auto there = [&](const Rows& rows) {
+        return Rows{rows.key.to(fuser->device), rows.value.to(fuser->device)};
+      };
+      if (noise) *noise = {noise->key.to(fuser->device), noise->value.to(fuser->device)};
+      const Projected out = fuser->layers[static_cast<size_t>(index)].projector->project(there(sharer), there(receiver),
+                                                                                         noise.get(), temperature);
       const at::Tensor key = out.key.defined() ? out.key : receiver.key;
       const at::Tensor value = out.value.defined() ? out.value : receiver.value;
       return [key, value](Napi::Env e) -> Napi::Value {
@@ -99,6 +103,7 @@ Napi::Value load_fuser(const Napi::CallbackInfo& info) {
   return sync(env, [&] {
     const auto o = info[0].As<Napi::Object>();
     const at::ScalarType dtype = scalar_type(text(o, "dtype"));
+    const at::Device device = device_of(o.Get("device"));
     const HeadShape receiver = head_shape(o.Get("receiver").As<Napi::Object>());
     const HeadShape sharer = head_shape(o.Get("sharer").As<Napi::Object>());
     std::vector<ProjectorSpec> specs;
@@ -111,6 +116,7 @@ Napi::Value load_fuser(const Napi::CallbackInfo& info) {
       fuser->receiver = receiver;
       fuser->sharer = sharer;
       fuser->dtype = dtype;
+      fuser->device = device;
       for (const auto& spec : specs) {
         check(cancel);
         Tensors own;
@@ -119,7 +125,7 @@ Napi::Value load_fuser(const Napi::CallbackInfo& info) {
             ++it;
             continue;
           }
-          own.emplace(it->first.substr(spec.prefix.size()), std::move(it->second));
+          own.emplace(it->first.substr(spec.prefix.size()), it->second.to(device));
           it = tensors.erase(it);
         }
         fuser->layers.push_back({spec.receiver_layer, spec.sharer_layer,

@@ -148,6 +148,7 @@ class FuserHandle : public Handle<FuserHandle, Fuser> {
 };
 
 Napi::Value load_model(const Napi::CallbackInfo& info);
+Napi::Value prefill_together(const Napi::CallbackInfo& info);
 Napi::Value load_fuser(const Napi::CallbackInfo& info);
 Napi::Value fuse_caches(const Napi::CallbackInfo& info);
 Napi::Value check_cache_file(const Napi::CallbackInfo& info);

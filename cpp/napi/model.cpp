@@ -1,5 +1,7 @@
-#include <ATen/Context.h>
+#include <algorithm>
+#include <array>
 
+#include "cuda/cuda.h"
 #include "napi/arguments.h"
 
 namespace c2c {
@@ -67,6 +69,89 @@ struct Held {
     }
   }
 };
+
+// ── forwards: those of different models that wait for one CUDA device run side by side ───────────────────────────────
+
+struct Forward {
+  std::shared_ptr<Bridge> bridge;
+  Napi::Promise::Deferred deferred;
+  std::shared_ptr<const Decoder> model;
+  std::unique_ptr<Held> held;
+  CancelFlag cancel;
+
+  // Any thread; never throws.
+  Reply run() {
+    return guard([this]() -> Reply {
+      check(cancel);
+      std::vector<Request> requests{held->request};
+      const at::Tensor rows = model->forward(requests, cancel)[0];
+      return [rows](Napi::Env env) -> Napi::Value {
+        return rows.defined() ? float_array(env, rows).As<Napi::Value>() : env.Null();
+      };
+    });
+  }
+  // The lease ends before the promise settles.
+  void settle(Reply reply) {
+    held.reset();
+    bridge->settle(deferred, std::move(reply));
+  }
+};
+
+class ForwardJob : public Job {
+ public:
+  explicit ForwardJob(Forward forward) {
+    cancel = forward.cancel;
+    flags_.push_back(forward.cancel);
+    forwards_.push_back(std::move(forward));
+  }
+  const void* batch_key() const override {
+    // One address for each device.
+    static const std::array<char, 128> keys{};
+    const at::Device device = forwards_.front().model->device();
+    return device.is_cpu() ? nullptr : &keys.at(static_cast<size_t>(std::max<int>(device.index(), 0)));
+  }
+  bool absorb(std::shared_ptr<Job>& other) override {
+    auto* job = dynamic_cast<ForwardJob*>(other.get());
+    if (job == nullptr) return false;
+    // A decoder has one workspace: two of its forwards would share it.
+    Forward& joining = job->forwards_.front();
+    const auto same = [&](const Forward& own) { return own.model == joining.model; };
+    if (std::any_of(forwards_.begin(), forwards_.end(), same)) return false;
+    flags_.push_back(joining.cancel);
+    forwards_.push_back(std::move(joining));
+    return true;
+  }
+  void stop() override {
+    for (const auto& flag : flags_) flag->store(true);
+  }
+  void drop() override {
+    for (auto& forward : forwards_) forward.settle(guard([]() -> Reply { throw Cancelled(); }));
+  }
+  void run() override {
+    std::vector<Reply> replies(forwards_.size());
+    std::vector<std::function<void()>> jobs;
+    for (size_t i = 0; i < forwards_.size(); ++i) jobs.emplace_back([&, i] { replies[i] = forwards_[i].run(); });
+    const Reply problem = guard([&]() -> Reply {
+      if (jobs.size() == 1) {
+        jobs.front()();
+      } else {
+        cuda::side_by_side(forwards_.front().model->device(), jobs);
+      }
+      return nullptr;
+    });
+    for (size_t i = 0; i < forwards_.size(); ++i)
+      forwards_[i].settle(problem || !replies[i] ? problem : std::move(replies[i]));
+  }
+
+ private:
+  std::vector<Forward> forwards_;
+  std::vector<CancelFlag> flags_;
+};
+
+Logits logits_of(const Napi::Value& value) {
+  const std::string wanted = value.As<Napi::String>().Utf8Value();
+  return wanted == "none" ? Logits::kNone : wanted == "last" ? Logits::kLast : Logits::kAll;
+}
 
 // ── steps: what waits for one model runs as one ragged batch ─────────────────────────────────────────────────────────
 
@@ -189,18 +274,38 @@ Napi::Value ModelHandle::forward(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return sync(env, [&] {
     const auto model = get();
-    const std::string wanted = info[3].As<Napi::String>().Utf8Value();
-    const Logits logits = wanted == "none" ? Logits::kNone : wanted == "last" ? Logits::kLast : Logits::kAll;
-    auto held = std::make_shared<Held>(*model, unwrap<CacheHandle>(info[0]), info[1], info[2], logits,
+    auto held = std::make_unique<Held>(*model, unwrap<CacheHandle>(info[0]), info[1], info[2], logits_of(info[3]),
                                        info[4].As<Napi::Boolean>().Value(), "forward");
-    const CancelFlag cancel = cancel_flag(info[5]);
-    return async(env, cancel, [model, held, cancel]() -> Reply {
-      std::vector<Request> requests{held->request};
-      const at::Tensor rows = model->forward(requests, cancel)[0];
-      return [rows](Napi::Env e) -> Napi::Value {
-        return rows.defined() ? float_array(e, rows).As<Napi::Value>() : e.Null();
-      };
+    auto deferred = Napi::Promise::Deferred::New(env);
+    Forward forward{bridge(env), deferred, model, std::move(held), cancel_flag(info[5])};
+    forward.bridge->begin(env, forward.cancel);
+    Executor::instance().submit(std::make_shared<ForwardJob>(std::move(forward)));
+    return deferred.Promise();
+  });
+}
+
+Napi::Value prefill_together(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return sync(env, [&] {
+    const CancelFlag cancel = cancel_flag(info[1]);
+    auto promises = Napi::Array::New(env);
+    std::vector<std::shared_ptr<Job>> jobs;
+    std::vector<Forward> forwards;
+    each(info[0], [&](const Napi::Value& value) {
+      const auto o = value.As<Napi::Object>();
+      auto model = unwrap<ModelHandle>(o.Get("model"));
+      auto held = std::make_unique<Held>(*model, unwrap<CacheHandle>(o.Get("cache")), o.Get("tokens"),
+                                         o.Get("positions"), Logits::kNone, false, "forward");
+      forwards.push_back({bridge(env), Napi::Promise::Deferred::New(env), std::move(model), std::move(held), cancel});
     });
+    // Nothing has begun where an argument was wrong.
+    for (Forward& forward : forwards) {
+      promises.Set(promises.Length(), forward.deferred.Promise());
+      forward.bridge->begin(env, cancel);
+      jobs.push_back(std::make_shared<ForwardJob>(std::move(forward)));
+    }
+    Executor::instance().submit(std::move(jobs));
+    return promises;
   });
 }
 
@@ -234,11 +339,12 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
     auto* progress =
         info[4].IsFunction() ? new Napi::FunctionReference(Napi::Persistent(info[4].As<Napi::Function>())) : nullptr;
     const Quantize quantize = quantization(info[3]);
-    return async(env, cancel_flag(info[5]), [spec, table, dtype, quantize, progress]() -> Reply {
+    const at::Device device = device_of(info[6]);
+    return async(env, cancel_flag(info[5]), [spec, table, dtype, quantize, device, progress]() -> Reply {
       // Quantised weights are made from what the files hold, one after the other.
       auto tensors = map_tensors(*table, quantize == Quantize::kNone ? std::optional(dtype) : std::nullopt);
       const auto count = static_cast<double>(tensors.size());
-      auto model = std::make_shared<Decoder>(std::move(*spec), std::move(tensors), dtype, quantize);
+      auto model = std::make_shared<Decoder>(std::move(*spec), std::move(tensors), dtype, quantize, device);
       return [model, progress, count](Napi::Env e) -> Napi::Value {
         const std::unique_ptr<Napi::FunctionReference> owned(progress);
         if (owned) owned->Call({Napi::Number::New(e, count), Napi::Number::New(e, count)});

@@ -25,6 +25,13 @@ namespace {
 
 at::Tensor numbers(const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); }
 
+void check_on_cpu(const Decoder& decoder) {
+  const at::Device device = decoder.device();
+  if (device.is_cpu()) return;
+  throw Error("UNSUPPORTED", "training runs on the CPU alone, and a model lies on " + device.str(),
+              {{"what", "training on " + device.str()}, {"supported", std::vector<std::string>{"training on cpu"}}});
+}
+
 HeadShape heads_of(const Decoder& decoder) { return {decoder.spec().kv_heads, decoder.spec().head_dim}; }
 
 std::vector<Angles> turns_of(const Decoder& decoder, std::span<const uint32_t> positions) {
@@ -114,6 +121,8 @@ FuserTrainer::FuserTrainer(std::shared_ptr<const Decoder> receiver, std::shared_
       options_(options),
       parameters_(
           [&] {
+            check_on_cpu(*receiver_);
+            check_on_cpu(*sharer_);
             std::vector<ParameterSpec> specs;
             for (const auto& p : projectors_) {
               if (p.receiver_layer < 0 || p.receiver_layer >= receiver_->layout().layers || p.sharer_layer < 0 ||

@@ -11,6 +11,7 @@ import { sync } from "../native.js";
 import type { FuseReport, KvCache, Link, Model, ReusedRows, SpanPair } from "../types.js";
 import { Lineage } from "./lineage.js";
 import { type Plan, type PlannedSection, rowsWithin, type SharerPlan } from "./plan.js";
+import { readAhead } from "./read-ahead.js";
 import { ReportSum } from "./reports.js";
 import type { Base, FusedPart, Reuse } from "./reuse.js";
 
@@ -129,6 +130,7 @@ export class Flow {
       }
     }
     for (const section of sections.slice(0, -1)) {
+      await this.#readAhead(section, signal);
       await this.#receive(section, signal);
       await this.#fuse(this.#strandsOf(section.links), section.start, section.end, signal);
     }
@@ -275,6 +277,19 @@ export class Flow {
     };
     const settled = kind === "sections" ? prompt : (sections.at(-1)?.start ?? 0);
     reuse.keepFused(this.#fused, made, [...this.#parts, ...answers], settled);
+  }
+
+  /** Receiver and sharers read a section at once where they lie on one GPU. What they have read they do not read again. */
+  async #readAhead({ links, start, end }: PlannedSection, signal: AbortSignal | undefined): Promise<void> {
+    const reading = end <= this.#shared ? this.#clean : this.#fused;
+    const reader = this.#fused.native.length < end ? reading : undefined;
+    const first = Math.max(start, this.reused.receiver);
+    const strands = this.#strandsOf(links).map(({ cache, plan }) => {
+      return { cache, reading: plan, end: rowsWithin(plan.rows, first, end).at(-1)?.sharer.end ?? 0 };
+    });
+    const ms = await readAhead([{ cache: reader, reading: this.#plan.receiver, end }, ...strands], signal);
+    this.prefillMs += ms;
+    this.sharerMs += ms;
   }
 
   /** The receiver reads a section; so does its clean double, where the response is fused. */

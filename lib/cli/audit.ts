@@ -7,13 +7,14 @@ import {
   type Channel,
   connect,
   connectByText,
+  type Device,
   evaluate,
   readTask,
   type Task,
   type TaskOptions,
 } from "../index.js";
 import { invalid } from "../options.js";
-import { integerFlag } from "./flags.js";
+import { deviceFlag, integerFlag } from "./flags.js";
 import { withBar } from "./progress.js";
 import { loadLinks } from "./sources.js";
 
@@ -21,6 +22,7 @@ interface AuditFlags {
   readonly receiver?: string;
   readonly sharer: readonly string[];
   readonly fuser: readonly string[];
+  readonly device?: Device;
   readonly layout: string;
   readonly data?: string;
   readonly method?: Task["method"];
@@ -41,6 +43,7 @@ export function addAudit(program: Command): void {
     .option("--receiver <source>", "the model that answers: a folder or owner/name[@revision][:folder]")
     .option("--sharer <source>", "a model whose cache is fused in (repeatable)", collect, [])
     .option("--fuser <source>", "the fuser of the sharer at the same place (repeatable)", collect, [])
+    .option("--device <name>", "where models and fusers are: cpu, cuda or cuda:1", deviceFlag)
     .option("--data <path>", "a .jsonl or .parquet file of questions, or a folder of them")
     .option("--layout <name>", "the layout of the data: mmlu-redux, arc-challenge, … or questions", "questions")
     .option("--method <method>", "generate, logits or exact (default: the layout's)")
@@ -56,8 +59,8 @@ export function addAudit(program: Command): void {
 }
 
 async function auditPair(flags: AuditFlags): Promise<void> {
-  if (flags.data !== undefined || flags.sharer.length > 0 || flags.fuser.length > 0) {
-    throw invalid("receiver", "is needed together with --sharer, --fuser and --data");
+  if (flags.data !== undefined || flags.sharer.length > 0 || flags.fuser.length > 0 || flags.device !== undefined) {
+    throw invalid("receiver", "is needed together with --sharer, --fuser, --device and --data");
   }
   await using pair = await loadPair();
   const { channel, receiver, text } = pair;
@@ -86,7 +89,12 @@ async function auditOwn(flags: AuditFlags, receiver: string): Promise<void> {
     ...(prompt && { prompt }),
     ...(maxNewTokens && { maxNewTokens }),
   });
-  await using loaded = await loadLinks({ receiver, sharer: flags.sharer, fuser: flags.fuser });
+  await using loaded = await loadLinks({
+    receiver,
+    sharer: flags.sharer,
+    fuser: flags.fuser,
+    ...(flags.device && { device: flags.device }),
+  });
   using channel = connect(loaded.receiver, loaded.links);
   const [first] = loaded.links;
   using text = first ? connectByText(loaded.receiver, first.sharer) : null;

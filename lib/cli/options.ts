@@ -1,12 +1,13 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
-import type { AlignStrategy, EncodeOptions, GenerateOptions, Link } from "../index.js";
-import { integerFlag } from "./flags.js";
+import type { AlignStrategy, Device, EncodeOptions, GenerateOptions, Link } from "../index.js";
+import { deviceFlag, integerFlag } from "./flags.js";
 
 /** What generate and chat are told. */
 export interface AnswerFlags {
   readonly receiver: string;
   readonly sharer: readonly string[];
   readonly fuser: readonly string[];
+  readonly device?: Device;
   readonly maxNewTokens: number;
   readonly temperature?: number;
   readonly topP?: number;
@@ -29,6 +30,7 @@ export function addAnswerOptions(command: Command): Command {
     .requiredOption("--receiver <source>", "the model that answers: a folder or owner/name[@revision][:folder]")
     .option("--sharer <source>", "a model whose cache is fused in (repeatable)", collect, [])
     .option("--fuser <source>", "the fuser of the sharer at the same place (repeatable)", collect, [])
+    .option("--device <name>", "where models and fusers are: cpu, cuda or cuda:1", deviceFlag)
     .option("--max-new-tokens <n>", "most tokens of an answer", integerFlag, 256)
     .option("--temperature <t>", "sample at this temperature; without it, greedy", positive)
     .option("--top-p <p>", "sample from the most likely tokens up to this probability", share)

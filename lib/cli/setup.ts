@@ -37,14 +37,16 @@ export function addSetup(program: Command): void {
 }
 
 async function setup({ variant, force = false, build = false }: Flags, signal: AbortSignal): Promise<void> {
-  await locked(join(home(), "setup.lock"), async () => {
+  const { root } = await locked(join(home(), "setup.lock"), async () => {
     const found = await findLibtorch({ variant, force, signal });
     choose(found);
     console.error(`libtorch: ${found.version} from ${found.source}, ${found.root}`);
+    return found;
   });
   if (build || binaryFolders().length === 0) {
     console.error(build ? "building the addon" : `there is no binary for ${PLATFORM}: building the addon`);
-    if (!run(process.execPath, [join(HOME, "scripts/setup.mjs")], { cwd: HOME }).ok)
+    const env = { ...process.env, CACHE_TO_CACHE_LIBTORCH: root };
+    if (!run(process.execPath, [join(HOME, "scripts/setup.mjs")], { cwd: HOME, env }).ok)
       throw new Failure("The addon could not be built: the lines above say why.");
   }
   const result = diagnose();

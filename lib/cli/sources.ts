@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
 import {
   C2CError,
+  type Device,
   type Fuser,
   type Link,
   type LoadEvent,
@@ -44,6 +45,8 @@ export interface ModelOptions {
   readonly fuser: readonly string[];
   readonly align?: Link["align"];
   readonly span?: Link["span"];
+  /** Of all models and, with the receiver, of fusers. */
+  readonly device?: Device;
 }
 
 /** A receiver with its links, loaded; disposes all of them. */
@@ -54,7 +57,7 @@ export interface LoadedLinks extends AsyncDisposable {
 
 /** Loads a receiver and, pair by pair, its sharers and fusers. Errors: OPTION_INVALID when their numbers differ. */
 export async function loadLinks(
-  { receiver: from, sharer, fuser, align, span }: ModelOptions,
+  { receiver: from, sharer, fuser, align, span, device }: ModelOptions,
   signal?: AbortSignal,
 ): Promise<LoadedLinks> {
   if (sharer.length !== fuser.length) {
@@ -68,7 +71,10 @@ export async function loadLinks(
   const abort = signal ? { signal } : {};
   try {
     const model = async (text: string): Promise<Model> => {
-      const handle = await withProgress(text, (onProgress) => loadModel(parseSource(text), { ...abort, onProgress }));
+      const where = device ? { device } : {};
+      const handle = await withProgress(text, (onProgress) =>
+        loadModel(parseSource(text), { ...abort, ...where, onProgress }),
+      );
       loaded.push(handle);
       return handle;
     };

@@ -1,11 +1,12 @@
 import type { FuserSpec, NativeFuser } from "../../typings/native.js";
+import { deviceName } from "../device.js";
 import { C2CError } from "../errors.js";
 import { Life, unwatch, watch } from "../handles.js";
 import { modelState, promptOptions } from "../model/state.js";
 import { checkTokens } from "../model/tokens.js";
 import { native, run, sync } from "../native.js";
-import { choice, loadDType, loadQuantize } from "../options.js";
-import type { Alignment, AlignStrategy, Fuser, LoadOptions, Pair, Prompt, Source } from "../types.js";
+import { choice, invalid, loadDevice, loadDType, loadQuantize } from "../options.js";
+import type { Alignment, AlignStrategy, Device, Fuser, LoadOptions, Pair, Prompt, Source } from "../types.js";
 import { resolveSource } from "../weights/source.js";
 import { alignPrompt } from "./align.js";
 import { type FuserFolder, readFuserFolder, writeFuserFolder } from "./folder.js";
@@ -21,6 +22,7 @@ class ProjectorFuser implements Fuser {
   readonly kind: Fuser["kind"];
   readonly layerMap: readonly (number | null)[];
   readonly gates: Gates;
+  readonly device: Device;
   readonly #state: FuserState;
   readonly #folder: FuserFolder;
 
@@ -29,6 +31,7 @@ class ProjectorFuser implements Fuser {
     this.kind = folder.kind;
     this.layerMap = mapLayers(pair.receiver.shape.layers, folder);
     this.gates = gates;
+    this.device = pair.receiver.device;
     this.#folder = folder;
     this.#state = state;
   }
@@ -94,7 +97,7 @@ function checkPair(folder: FuserFolder, pair: Pair): void {
 
 /**
  * Loads a fuser, in the reference's layout or in `fuser.json` + `fuser.safetensors`, for two loaded models. It computes in the
- * receiver's dtype unless `dtype` says otherwise. SHAPE_MISMATCH when weights are missing, too many or do not fit the pair;
+ * receiver's dtype unless `dtype` says otherwise, and on the receiver's device: another `device` is OPTION_INVALID. SHAPE_MISMATCH when weights are missing, too many or do not fit the pair;
  * otherwise fails like `loadModel`.
  */
 export async function loadFuser(source: Source, pair: Pair, options: LoadOptions = {}): Promise<Fuser> {
@@ -103,6 +106,10 @@ export async function loadFuser(source: Source, pair: Pair, options: LoadOptions
   modelState(pair.sharer, "pair.sharer").life.check();
   const dtype = loadDType(options, pair.receiver.dtype);
   loadQuantize(options, []);
+  const { device } = pair.receiver;
+  if (deviceName(loadDevice(options, device)) !== deviceName(device)) {
+    throw invalid("device", `must be the receiver's, which is ${deviceName(device)}`);
+  }
   signal?.throwIfAborted();
   const notify = onProgress && ((event: Parameters<typeof onProgress>[0]) => onProgress(event));
   const path = await resolveSource(source, "fuser", {
@@ -113,7 +120,7 @@ export async function loadFuser(source: Source, pair: Pair, options: LoadOptions
   const projectors = read.projectors.toSorted((a, b) => a.receiverLayer - b.receiverLayer);
   const folder: FuserFolder = { ...read, projectors };
   checkPair(folder, pair);
-  const spec: FuserSpec = { dtype, receiver: folder.receiver, sharer: folder.sharer, projectors };
+  const spec: FuserSpec = { dtype, device, receiver: folder.receiver, sharer: folder.sharer, projectors };
   const loaded = await run(signal, (cancel) => native().loadFuser(spec, folder.table, cancel));
   const tensors = folder.table.tensors.length;
   notify?.({ phase: "weights", tensors, of: tensors });

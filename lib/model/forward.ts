@@ -1,7 +1,7 @@
 import type { LogitsWanted, NativeCancel, NativeSampler } from "../../typings/native.js";
 import { type CacheState, cacheState } from "../cache/cache.js";
 import { C2CError } from "../errors.js";
-import { run } from "../native.js";
+import { native, run } from "../native.js";
 import { invalid } from "../options.js";
 import type { KvCache, Model } from "../types.js";
 import { type ModelState, modelState } from "./state.js";
@@ -69,6 +69,39 @@ export async function forward(
   return work(model, cache, signal, (cancel) =>
     model.native.forward(cache.native, tokens, positions, logits, given, cancel),
   );
+}
+
+/** Rows that a cache is to read; `cache` is claimed by the caller. */
+export interface Prefill {
+  readonly cache: CacheState;
+  readonly tokens: Uint32Array;
+  readonly positions: Uint32Array;
+}
+
+/**
+ * Prefills caches that differ, all submitted before any starts: those of different models on one GPU run side by side, others one
+ * after the other. Rejects with the first failure once all have settled.
+ */
+export async function prefillTogether(prefills: readonly Prefill[], signal?: AbortSignal): Promise<void> {
+  const states = prefills.map(({ cache }) => modelState(cache.model));
+  const lives = new Set([...states.map(({ life }) => life), ...prefills.map(({ cache }) => cache.life)]);
+  for (const life of lives) {
+    life.check();
+  }
+  const all = prefills.map(({ cache, tokens, positions }) => {
+    return { model: modelState(cache.model).native, cache: cache.native, tokens, positions };
+  });
+  const work = run(signal, async (cancel) => {
+    const results = await Promise.allSettled(native().prefillTogether(all, cancel));
+    const failed = results.find((result) => result.status === "rejected");
+    if (failed !== undefined) {
+      throw failed.reason;
+    }
+  });
+  for (const life of lives) {
+    life.track(work);
+  }
+  await work;
 }
 
 /**

@@ -2,13 +2,14 @@ import { basename, join, resolve } from "node:path";
 import { makeCache } from "../cache/cache.js";
 import { checkPolicy } from "../cache/policy.js";
 import { commonRows } from "../cache/prefix.js";
+import { deviceName, requireDevice } from "../device.js";
 import { C2CError } from "../errors.js";
 import { GenerationRun } from "../generation/generation.js";
 import { decoding } from "../generation/options.js";
 import { SoloSource } from "../generation/solo.js";
 import { Life, unwatch, watch } from "../handles.js";
 import { native, run, sync } from "../native.js";
-import { integer, invalid, loadDType, loadQuantize } from "../options.js";
+import { integer, invalid, loadDevice, loadDType, loadQuantize } from "../options.js";
 import { Tokenizer } from "../tokens/tokenizer.js";
 import type {
   CacheOptions,
@@ -45,13 +46,14 @@ type LogitsOptions = NonNullable<Parameters<Model["logits"]>[2]>;
 class DecoderModel implements Model {
   readonly id: string;
   readonly shape: ModelShape;
-  readonly device: Device = { kind: "cpu" };
+  readonly device: Device;
   readonly dtype: DType;
   readonly #state: ModelState;
 
-  constructor(id: string, shape: ModelShape, state: ModelState) {
+  constructor(id: string, shape: ModelShape, device: Device, state: ModelState) {
     this.id = id;
     this.shape = shape;
+    this.device = device;
     this.dtype = state.native.dtype;
     this.#state = state;
   }
@@ -222,14 +224,21 @@ export function toMessages(prompt: string | readonly Message[]): readonly Messag
 
 /**
  * Loads a decoder and its tokenizer from a folder or the hub. Weights are computed in what the files hold, float16 in bfloat16,
- * unless `dtype` says otherwise; with `quantize` weights take 8 or 4 bits, and `dtype` is what caches are kept in. Fails with IO_FAILED, FILE_INVALID, SHAPE_MISMATCH, UNSUPPORTED, DOWNLOAD_FAILED, OUT_OF_MEMORY
- * or NATIVE_MISSING; an abort rejects with `signal.reason`.
+ * unless `dtype` says otherwise; with `quantize` weights take 8 or 4 bits, and `dtype` is what caches are kept in. Weights and caches
+ * lie on `device`: UNSUPPORTED where there is none such, or for quantised weights on a GPU. Fails with IO_FAILED, FILE_INVALID,
+ * SHAPE_MISMATCH, UNSUPPORTED, DOWNLOAD_FAILED, OUT_OF_MEMORY or NATIVE_MISSING; an abort rejects with `signal.reason`.
  */
 export async function loadModel(source: Source, options: LoadOptions = {}): Promise<Model> {
   const { signal, onProgress } = options;
   loadDType(options, "float32");
   const quantize = loadQuantize(options);
+  const device = loadDevice(options);
+  if (device.kind !== "cpu" && quantize !== null) {
+    const details = { what: `quantize ${quantize} on ${deviceName(device)}`, supported: ["float32", "bfloat16"] };
+    throw new C2CError("UNSUPPORTED", details, "quantised weights run on the CPU alone");
+  }
   signal?.throwIfAborted();
+  requireDevice(device);
   const notify = onProgress && ((event: Parameters<typeof onProgress>[0]) => onProgress(event));
   const folder = await resolveSource(source, "model", {
     ...(signal && { signal }),
@@ -246,7 +255,7 @@ export async function loadModel(source: Source, options: LoadOptions = {}): Prom
   }
   const progress = notify && ((tensors: number, of: number) => notify({ phase: "weights", tensors, of }));
   const loaded = await run(signal, (cancel) =>
-    native().loadModel(config.spec, table, dtype, quantize, progress ?? null, cancel),
+    native().loadModel(config.spec, table, dtype, quantize, progress ?? null, cancel, device),
   );
   const life = new Life("model", () => loaded.dispose());
   const id = source.kind === "hub" ? source.repo : resolve(source.path);
@@ -258,7 +267,7 @@ export async function loadModel(source: Source, options: LoadOptions = {}): Prom
     name: source.kind === "hub" ? source.repo : basename(id),
     fingerprint: once(() => fingerprintFiles(stamps, quantize === null ? [] : [quantize])),
   };
-  const model = new DecoderModel(id, config.shape, state);
+  const model = new DecoderModel(id, config.shape, device, state);
   keepModelState(model, state);
   watch(model, life);
   return model;

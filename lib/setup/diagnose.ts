@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { inspect, MINOR, NO_VERSION, type Place, places } from "../../scripts/libtorch/places.mjs";
 import { C2CError } from "../errors.js";
 import { binaryFolders, HOME, PLATFORM } from "./binaries.js";
+import { type Cuda, openCuda } from "./cuda.js";
 import { type Loaded, loadNative, recordedRoot } from "./load.js";
 
 /** Something that keeps the package from working (`error`) or that may surprise (`note`), and what helps. */
@@ -31,6 +32,7 @@ export interface Diagnosis {
     | null;
   /** Every place where libtorch was looked for. */
   readonly looked: readonly (Place & { readonly usable: boolean; readonly result: string })[];
+  /** The CPU, and GPUs with what is known of them: whether they can be used, by which kernels. */
   readonly devices: readonly string[];
   readonly findings: readonly Finding[];
 }
@@ -64,7 +66,7 @@ export function diagnose(): Diagnosis {
     binaries: folders.flatMap(({ addons }) => addons.map(({ path }) => path)),
     libtorch: loaded ? libtorchOf(loaded) : null,
     looked,
-    devices: devices(),
+    devices: [processor(), ...(loaded ? gpus(openCuda(loaded)) : [])],
     findings,
   };
 }
@@ -101,14 +103,27 @@ function checkNode(findings: Finding[]): void {
   });
 }
 
-/** The CPU that is used, and GPUs that are there but are not used by this version. */
-function devices(): string[] {
+function processor(): string {
   const all = cpus();
   const flags = features();
-  const own = `cpu: ${all[0]?.model.trim() ?? "unknown"}, ${all.length} threads${flags ? `, ${flags}` : ""}`;
+  return `cpu: ${all[0]?.model.trim() ?? "unknown"}, ${all.length} threads${flags ? `, ${flags}` : ""}`;
+}
+
+/** GPUs that can be used; where there are none, those that the system shows, and why they cannot. */
+export function gpus({ devices, fault }: Cuda, shown: readonly string[] = shownGpus()): string[] {
+  if (fault !== null) return shown.map((gpu) => `NVIDIA GPU at ${gpu}: not used: ${fault}`);
+  return devices.map(({ index, name, memory, kernels }) => {
+    const what = name === "" ? "" : ` ${name}, ${Math.round(memory / 2 ** 30)} GiB,`;
+    const how = kernels
+      ? "by this package's kernels"
+      : "by libtorch's operations alone: this binary has no kernels for it";
+    return `cuda:${index}:${what} used ${how}`;
+  });
+}
+
+function shownGpus(): string[] {
   const folder = "/proc/driver/nvidia/gpus";
-  const gpus = existsSync(folder) ? readdirSync(folder) : [];
-  return [own, ...gpus.map((gpu) => `NVIDIA GPU at ${gpu} (not used by this version)`)];
+  return existsSync(folder) ? readdirSync(folder) : [];
 }
 
 /** Instruction sets that decide how fast products are; bfloat16 without them is slow. */

@@ -14,6 +14,8 @@ export interface Loaded {
   readonly path: string;
   readonly kind: BinaryFolder["kind"];
   readonly libtorch: Place;
+  /** Opens another library for the whole process; throws what the system says. */
+  open(path: string): void;
 }
 interface Loader {
   open(path: string): void;
@@ -54,11 +56,13 @@ function fromFolder(folder: BinaryFolder, loader: Loader, tried: Tried[]): Loade
       continue;
     }
     if (!openLibtorch(loader, libtorch.root, tried)) continue;
+    if (addon.variant !== "cpu") openCudaRuntime(loader, libtorch.root);
     const native = attempt<Native>(addon.path, tried);
     if (!native) continue;
     const version = native.info().libtorch;
     const wanted = addon.minor ?? MINOR;
-    if (version.startsWith(`${wanted}.`)) return { native, path: addon.path, kind: folder.kind, libtorch };
+    if (version.startsWith(`${wanted}.`))
+      return { native, path: addon.path, kind: folder.kind, libtorch, open: (path) => loader.open(path) };
     tried.push({ path: addon.path, cause: `libtorch is ${version}, this binary is built for ${wanted}` });
   }
   return undefined;
@@ -78,6 +82,17 @@ function openLibtorch(loader: Loader, root: string, tried: Tried[]): boolean {
     tried.push({ path, cause: messageOf(error) });
     return false;
   }
+}
+
+/**
+ * The small part of libtorch for CUDA that an addon with kernels is linked against; it needs no driver. The large one waits for the
+ * first device (openCuda). Where it cannot be opened, the addon says what it misses.
+ */
+function openCudaRuntime(loader: Loader, root: string): void {
+  const path = join(root, "lib", libraryName("c10_cuda"));
+  try {
+    if (existsSync(path)) loader.open(path);
+  } catch {}
 }
 
 function attempt<T>(path: string, tried: Tried[]): T | undefined {

@@ -2,7 +2,7 @@ import type { FuserTrainerSpec, TensorTable } from "../../typings/native.js";
 import { lastAligned, nearest } from "../fuser/layer-map.js";
 import { projectorOptions } from "../fuser/projectors/index.js";
 import { modelState } from "../model/state.js";
-import { native, run, sync } from "../native.js";
+import { run, sync, trainingNative } from "../native.js";
 import { fuserBatch } from "../train/batches.js";
 import { projectorsOf } from "../train/fuser-store.js";
 import { type PreparedSample, prepareSample } from "../train/samples.js";
@@ -79,7 +79,7 @@ export async function trainingSession(
     projectors,
   };
   const models = [modelState(pair.receiver, "receiver").native, modelState(pair.sharer, "sharer").native] as const;
-  const trainer = await run(undefined, () => native().createFuserTrainer(...models, spec));
+  const trainer = await run(undefined, () => trainingNative().createFuserTrainer(...models, spec));
   const tensors = projectors.flatMap(({ prefix: own }, i) => {
     const prefix = init.prefix(i);
     const named = init.table.tensors.filter(

@@ -5,7 +5,7 @@ import { loadFuser, makeFuser } from "../fuser/fuser.js";
 import { WEIGHTS, writeNative } from "../fuser/native-format.js";
 import { fuserState } from "../fuser/state.js";
 import { modelState } from "../model/state.js";
-import { native, run, sync } from "../native.js";
+import { run, sync, trainingNative } from "../native.js";
 import { invalid } from "../options.js";
 import { temperature } from "../testing-support/temperature.js";
 import type { Fuser, FuserRecipe, Pair, Sample, TrainEvent } from "../types.js";
@@ -215,7 +215,7 @@ class Run {
     };
     const { receiver, sharer } = this.#pair;
     const models = [modelState(receiver).native, modelState(sharer).native] as const;
-    const trainer = await run(signal, () => native().createFuserTrainer(...models, spec));
+    const trainer = await run(signal, () => trainingNative().createFuserTrainer(...models, spec));
     if (this.#init) await loadInit(trainer, this.#init, spec.projectors);
     return trainer;
   }

@@ -4,7 +4,7 @@ import type { ModelTrainerSpec, NativeModelTrainer, TensorTable } from "../../ty
 import { untilAborted } from "../abort.js";
 import { ioError } from "../errors.js";
 import { newModelConfig, readModelConfig } from "../model/config.js";
-import { native, run, sync } from "../native.js";
+import { run, sync, trainingNative } from "../native.js";
 import { invalid } from "../options.js";
 import { writeAtomic } from "../weights/atomic.js";
 import { isObject, parseObject, readText } from "../weights/file.js";
@@ -88,7 +88,7 @@ export async function* trainModel(
     return;
   }
   const trainer = await run(signal, () =>
-    native().createModelTrainer(start.spec, trainerSpec(checked, start.initRange)),
+    trainingNative().createModelTrainer(start.spec, trainerSpec(checked, start.initRange)),
   );
   const stream = new Stream(data);
   const done = checkpoint && state ? state.step : 0;
@@ -141,7 +141,7 @@ export async function* trainModel(
 }
 
 interface Start {
-  readonly spec: Parameters<ReturnType<typeof native>["createModelTrainer"]>[0];
+  readonly spec: Parameters<ReturnType<typeof trainingNative>["createModelTrainer"]>[0];
   readonly initRange: number;
   /** The weights to begin with; null: new ones. */
   readonly table: TensorTable | null;

@@ -39,7 +39,10 @@ export type StopReason =
   | { readonly kind: "eos"; readonly token: TokenId }
   | { readonly kind: "length" }
   | { readonly kind: "stop"; readonly match: string };
-/** Times of one generation in milliseconds, and its counts of tokens. */
+/**
+ * Times of one generation in milliseconds, and its counts of tokens. Where receiver and sharers lie on one GPU they read side by side,
+ * and both count the whole of it; a GPU's work counts where it is waited for, at the latest in `firstTokenMs`.
+ */
 export interface Timings {
   /** The receiver's prompt. */
   readonly prefillMs: number;

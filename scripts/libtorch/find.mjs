@@ -1,19 +1,11 @@
 // Finds or fetches libtorch: the environment, our cache, a Python's PyTorch, a download, pip, in this order.
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
-import { capture, Failure, output, run } from "../process.mjs";
+import { capture, Failure, output } from "../process.mjs";
 import { download, progressLine } from "./download.mjs";
 import { isNeeded, packageFor } from "./packages.mjs";
+import { pipDownload } from "./pip.mjs";
 import { cacheFolder, choiceFile, home, inspect, VERSION } from "./places.mjs";
 import { unzip } from "./unzip.mjs";
 
@@ -99,37 +91,17 @@ async function fromServer(target, variant, signal) {
   return "download";
 }
 
-function pipCommand() {
-  for (const [command, ...args] of [["pip"], ["pip3"], ["python3", "-m", "pip"], ["python", "-m", "pip"]]) {
-    if (capture(command, [...args, "--version"]) !== undefined) return [command, args];
-  }
-  throw new Failure("pip is not on PATH");
-}
-
 async function fromPip(target, variant) {
   if (variant !== "cpu") throw new Failure("pip has the CPU build only");
-  const [command, args] = pipCommand();
   const folder = mkdtempSync(join(tmpdir(), "cache-to-cache-pip-"));
-  const fixed = [
-    "--no-deps",
-    "--only-binary=:all:",
-    "--retries",
-    "0",
-    "--timeout",
-    "20",
-    "--disable-pip-version-check",
-  ];
   try {
-    const pip = (wanted, ...more) =>
-      run(command, [...args, "download", ...fixed, ...more, `torch==${wanted}`, "-d", folder]).ok;
     output(`libtorch: pip download --no-deps torch==${VERSION}`);
     // What pip is set up with first; PyTorch's own index second, for the general one has builds for CUDA only.
-    const ok =
-      (process.platform === "linux" && pip(`${VERSION}+cpu`)) ||
-      pip(VERSION, "--extra-index-url", "https://download.pytorch.org/whl/cpu");
-    const wheel = ok ? readdirSync(folder).find((name) => name.endsWith(".whl")) : undefined;
+    const wheel =
+      (process.platform === "linux" && pipDownload(`torch==${VERSION}+cpu`, folder)) ||
+      pipDownload(`torch==${VERSION}`, folder, "--extra-index-url", "https://download.pytorch.org/whl/cpu");
     if (wheel === undefined) throw new Failure(`pip could not download torch==${VERSION}`);
-    await install(join(folder, wheel), "torch", target, variant);
+    await install(wheel, "torch", target, variant);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -6,12 +6,14 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <fstream>
 
 #include "check.h"
+#include "core/memory.h"
 #include "decode/sampler.h"
 #include "model/decoder.h"
 #include "small_decoder.h"
@@ -20,6 +22,39 @@
 using namespace c2c;
 
 namespace {
+
+// ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+// What an exception with this message becomes; nothing where it is about something else.
+std::optional<Error> memory_error(const std::string& message) {
+  return out_of_memory(c10::Error({"here", "there.cpp", 1}, message));
+}
+
+bool is_out_of(const std::optional<Error>& error, double requested, const std::string& device) {
+  return error && error->code == "OUT_OF_MEMORY" &&
+         error->details == Details{{"requested", requested}, {"device", device}};
+}
+
+void memory() {
+  run("memory that ran out on the CPU", [] {
+    return is_out_of(memory_error("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes. "
+                                  "Error code 12 (Cannot allocate memory)"),
+                     4096, "cpu") &&
+           is_out_of(out_of_memory(std::bad_alloc()), 0, "cpu");
+  });
+  run("memory that ran out on a GPU", [] {
+    const std::string rest = " has a total capacity of 79.11 GiB of which 1.00 GiB is free.";
+    return is_out_of(memory_error("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0" + rest), 2.5 * 0x1p30,
+                     "cuda:0") &&
+           is_out_of(memory_error("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 3" + rest), 20 * 0x1p20,
+                     "cuda:3") &&
+           is_out_of(memory_error("CUDA out of memory. Tried to allocate 512 bytes. GPU 11" + rest), 512, "cuda:11");
+  });
+  run("other exceptions are not about memory", [] {
+    return !memory_error("CUDA error: an illegal memory access was encountered") && !memory_error("") &&
+           !out_of_memory(std::runtime_error("no such key"));
+  });
+}
 
 // ── sampler ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -189,6 +224,7 @@ void decoders() {
 }  // namespace
 
 int main() {
+  memory();
   samplers();
   tables();
   decoders();

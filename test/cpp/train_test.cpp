@@ -80,12 +80,12 @@ DecoderSpec small_spec(bool gemma) {
   return spec;
 }
 
-std::shared_ptr<const Decoder> random_decoder(const DecoderSpec& spec, uint64_t seed) {
+std::shared_ptr<const Decoder> random_decoder(const DecoderSpec& spec, uint64_t seed, at::Device device = at::kCPU) {
   auto random = at::make_generator<at::CPUGeneratorImpl>(seed);
   std::unordered_map<std::string, at::Tensor> weights;
   for (const auto& [name, shape] : weight_shapes(spec))
     weights.emplace(name, at::randn(shape, random, at::kDouble) * 0.5);
-  return std::make_shared<Decoder>(spec, std::move(weights), at::kDouble);
+  return std::make_shared<Decoder>(spec, std::move(weights), at::kDouble, Quantize::kNone, device);
 }
 
 // The largest relative difference between gradients and central differences, over a few weights of every parameter.
@@ -279,6 +279,13 @@ void fusers() {
     two.target_ids = {5, 4};
     const double apart = (trainer.evaluate(one, nullptr) + trainer.evaluate(two, nullptr)) / 2;
     return std::abs(trainer.evaluate(both, nullptr) - apart) < 1e-12;
+  });
+  run("models on another device than the CPU are refused", [&] {
+    const auto elsewhere = random_decoder(small_spec(false), 1, at::kMeta);
+    const auto refused = [&](const auto& first, const auto& second) {
+      return throws("UNSUPPORTED", [&] { FuserTrainer(first, second, {projector("C2CProjector", 1, 1, {})}, {}); });
+    };
+    return refused(elsewhere, sharer) && refused(receiver, elsewhere) && !refused(receiver, sharer);
   });
   run("batches that do not fit are refused", [&] {
     const auto refused = [&](const std::function<void(FuserBatch&)>& change) {
