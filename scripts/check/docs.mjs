@@ -21,6 +21,7 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { capture } from "../process.mjs";
 import { blocksOf } from "./blocks.mjs";
 import { must, Report } from "./report.mjs";
 
@@ -90,6 +91,7 @@ function runTypeScript(file) {
 const copy = {
   root: join(folder, "copy"),
   sources: new Set(),
+  kernels: new Set(),
   typescript: false,
   path(file) {
     if (!existsSync(this.root)) {
@@ -99,6 +101,7 @@ const copy = {
     }
     if (file.endsWith(".ts")) this.typescript = true;
     if (file.endsWith(".cpp")) this.sources.add(file);
+    if (file.endsWith(".cu")) this.kernels.add(file);
     return join(this.root, file);
   },
   add(file, code) {
@@ -133,6 +136,16 @@ const copy = {
           cwd: this.root,
         });
       });
+    for (const file of this.kernels) {
+      const nvcc = process.env.CUDACXX ?? "nvcc";
+      const name = `these files and changes: ${file}`;
+      if (capture(nvcc, ["--version"]) === undefined) report.skip(name, "no nvcc");
+      else
+        await report.step(name, () => {
+          const flags = ["-std=c++20", "-arch=sm_80", "--expt-relaxed-constexpr", "-Icpp", "-c"];
+          must(nvcc, [...flags, file, "-o", join(folder, "kernel.o")], { cwd: this.root });
+        });
+    }
     if (this.sources.size === 0) return;
     const { root } = JSON.parse(readFileSync(join(home, "build/libtorch.json"), "utf8"));
     const flags = ["-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-psabi"];
