@@ -1,12 +1,16 @@
-"""What the Python peers share: the job from the command line, repeated timing, the printed rows."""
+"""What the Python peers share: the job and `--device` (default cpu) from the command line, repeated timing, the rows."""
+import argparse
 import json
 import statistics
-import sys
 import time
 
 import torch
 
-job = json.loads(sys.argv[1])
+arguments = argparse.ArgumentParser()
+arguments.add_argument("job", type=json.loads)
+arguments.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+given = arguments.parse_args()
+job, device = given.job, given.device
 torch.set_num_threads(job["threads"])
 torch.set_grad_enabled(False)
 dtype = getattr(torch, job["dtype"])
@@ -22,9 +26,13 @@ def repeated(work):
     def once():
         start = time.perf_counter()
         work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         return (time.perf_counter() - start) * 1000
 
     first = once()
+    if device.type == "cuda":
+        return statistics.median([once() for _ in range(25)][5:])
     return statistics.median(once() for _ in range(2 if first > 1000 else 4 if first > 200 else 9))
 
 

@@ -1,6 +1,6 @@
 """Eager PyTorch, the fuser alone: the formulas of the published C2C projector, layer by layer, on caches of the same shapes."""
 import torch
-from common import done, dtype, job, repeated
+from common import device, done, dtype, job, repeated
 from torch import nn
 from torch.nn import functional as F
 
@@ -35,11 +35,11 @@ class Tower(nn.Module):
         return receiver + weight * projected
 
 
-towers = [[Tower().to(dtype).eval() for _ in range(2)] for _ in range(LAYERS)]
+towers = [[Tower().to(device, dtype).eval() for _ in range(2)] for _ in range(LAYERS)]
 rows = []
 for prompt in job["prompts"]:
-    receiver = [[torch.randn(1, 8, prompt, 128, dtype=dtype) for _ in range(2)] for _ in range(LAYERS)]
-    sharer = [[torch.randn(1, 2, prompt, 64, dtype=dtype) for _ in range(2)] for _ in range(LAYERS)]
+    receiver = [[torch.randn(1, 8, prompt, 128, dtype=dtype, device=device) for _ in range(2)] for _ in range(LAYERS)]
+    sharer = [[torch.randn(1, 2, prompt, 64, dtype=dtype, device=device) for _ in range(2)] for _ in range(LAYERS)]
 
     def fuse():
         for layer in range(LAYERS):

@@ -47,6 +47,8 @@ class Block {
   int64_t bytes() const;
   bool writable() const { return writable_; }
   const StoredRows* stored() const { return stored_.get(); }
+  // [layers, 2, capacity, kvHeads, headDim]; undefined for stored rows.
+  const at::Tensor& arena() const { return arena_; }
   // A view, or a copy of stored rows.
   at::Tensor rows(int64_t layer, int64_t part, int64_t start, int64_t end) const;
 

@@ -6,20 +6,12 @@
 #include <vector>
 
 #include "fuser/fuser.h"
+#include "fuser/tower_tensors.h"
 #include "kernels/packed.h"
 #include "kernels/team.h"
 #include "kernels/workspace.h"
 
 namespace c2c {
-
-// A tower's tensors; the weight's are empty where it has none.
-struct TowerTensors {
-  struct Block {
-    at::Tensor norm, up, down;
-  };
-  at::Tensor in, in_bias, weight, weight_bias, out, out_bias;
-  std::vector<Block> shared, scalar, blocks;
-};
 
 class FastTower {
  public:

@@ -51,6 +51,8 @@ struct Noise {
   at::Tensor key, value;  // [tokens, receiver heads]
 };
 
+struct TowerTensors;  // fuser/tower_tensors.h
+
 struct Projected {
   at::Tensor key, value;  // new receiver rows; undefined where that gate is closed
   // [tokens, heads] or broadcastable; undefined where closed, ones where there is none.
@@ -73,6 +75,11 @@ class Projector {
   // False where the hard gate is closed for every row, so that the part stays as it is.
   virtual bool key_open() const = 0;
   virtual bool value_open() const = 0;
+  // The tensors of its keys' (part 0) or values' tower, where the kind's towers are what TowerTensors says and nothing
+  // of them is differentiated; else false.
+  virtual bool tower(int64_t part, TowerTensors& tensors) const { return false; }
+  // Puts tensors with the same results in their place, so that a batch of towers need not hold weights twice.
+  virtual void replace_tower(int64_t part, const TowerTensors& tensors) {}
   // True where each row's result depends on that row alone, so that rows of several spans may go in one call.
   virtual bool rowwise() const { return true; }
   // Size of the weights in bytes.
@@ -102,11 +109,17 @@ struct FuserLayer {
   std::unique_ptr<Projector> projector;
 };
 
+// What a device keeps of a fuser from one fusion to the next.
+struct Prepared {
+  virtual ~Prepared() = default;
+};
+
 struct Fuser {
   HeadShape receiver, sharer;
   at::ScalarType dtype = at::kFloat;
   std::vector<FuserLayer> layers;
-  at::Device device = at::kCPU;  // that of the weights
+  at::Device device = at::kCPU;                          // that of the weights
+  mutable std::shared_ptr<Prepared> prepared = nullptr;  // made by the first fusion on a device
   int64_t bytes() const;
 };
 

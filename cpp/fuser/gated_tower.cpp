@@ -45,9 +45,8 @@ class Tower {
       : shape_(init.receiver), parts_(parts) {
     WeightReader& weights = init.weights;
     const int64_t from_sharer = init.sharer.width(), from_receiver = parts.receiver ? init.receiver.width() : 0;
-    in_ = weights.take(part + "_in.weight", {width.hidden, from_sharer + from_receiver});
-    in_sharer_ = in_.narrow(1, 0, from_sharer);
-    if (parts.receiver) in_receiver_ = in_.narrow(1, from_sharer, from_receiver);
+    from_sharer_ = from_sharer;
+    set_in(weights.take(part + "_in.weight", {width.hidden, from_sharer + from_receiver}));
     in_bias_ = weights.take(part + "_in.bias", {width.hidden});
     shared_.emplace_back(init, part + "_mlp1.blocks.0", width.hidden, width.inner);
     if (parts.weight) {
@@ -67,16 +66,38 @@ class Tower {
   bool open() const { return !logit_ || *logit_ > 0; }
   at::ScalarType dtype() const { return in_.scalar_type(); }
 
-  // The packed form of these weights; null where there is none or a weight requires grad.
-  FastTower* fast(HeadShape sharer) const {
-    const auto dtype = in_.scalar_type();
-    if (!in_.device().is_cpu() || !parts_.receiver || !FastTower::supports(sharer, shape_, dtype) ||
-        in_.requires_grad() || in_bias_.requires_grad() || out_.weight.requires_grad())
-      return nullptr;
-    TowerTensors t{in_, in_bias_, scalar_head_.weight, scalar_head_.bias, out_.weight, out_.bias, {}, {}, {}};
+  // False where it does another thing with its rows than TowerTensors says, or a weight requires grad.
+  bool tensors(TowerTensors& t) const {
+    if (!parts_.receiver || in_.requires_grad() || in_bias_.requires_grad() || out_.weight.requires_grad())
+      return false;
+    t = {in_, in_bias_, scalar_head_.weight, scalar_head_.bias, out_.weight, out_.bias, {}, {}, {}};
     for (const Block& b : shared_) t.shared.push_back({b.norm, b.up, b.down});
     for (const Block& b : scalar_) t.scalar.push_back({b.norm, b.up, b.down});
     for (const Block& b : blocks_) t.blocks.push_back({b.norm, b.up, b.down});
+    return true;
+  }
+
+  void replace(const TowerTensors& t) {
+    set_in(t.in);
+    in_bias_ = t.in_bias;
+    scalar_head_.weight = t.weight;
+    scalar_head_.bias = t.weight_bias;
+    out_.weight = t.out;
+    out_.bias = t.out_bias;
+    const auto set = [](std::vector<Block>& blocks, const std::vector<TowerTensors::Block>& from) {
+      for (size_t i = 0; i < blocks.size(); ++i)
+        blocks[i].norm = from[i].norm, blocks[i].up = from[i].up, blocks[i].down = from[i].down;
+    };
+    set(shared_, t.shared);
+    set(scalar_, t.scalar);
+    set(blocks_, t.blocks);
+  }
+
+  // The packed form of these weights; null where there is none or a weight requires grad.
+  FastTower* fast(HeadShape sharer) const {
+    const auto dtype = in_.scalar_type();
+    TowerTensors t;
+    if (!in_.device().is_cpu() || !FastTower::supports(sharer, shape_, dtype) || !tensors(t)) return nullptr;
     if (!fast_ || !fast_->fits(t)) {
       fast_.reset();  // the old one's memory goes first
       fast_ = std::make_unique<FastTower>(t, sharer, shape_, dtype);
@@ -104,6 +125,12 @@ class Tower {
   }
 
  private:
+  void set_in(at::Tensor in) {
+    in_ = std::move(in);
+    in_sharer_ = in_.narrow(1, 0, from_sharer_);
+    if (parts_.receiver) in_receiver_ = in_.narrow(1, from_sharer_, in_.size(1) - from_sharer_);
+  }
+
   at::Tensor weight_of(at::Tensor h) const {
     for (const Block& block : scalar_) h = block(h);
     return at::sigmoid(scalar_head_(h));
@@ -111,6 +138,7 @@ class Tower {
 
   HeadShape shape_;
   Parts parts_;
+  int64_t from_sharer_ = 0;                                   // columns of the input map
   at::Tensor in_, in_sharer_, in_receiver_, in_bias_, gate_;  // the halves of the input map are kept apart: no concat
   std::vector<Block> shared_, scalar_, blocks_;
   Affine scalar_head_, out_;
@@ -184,6 +212,13 @@ class GatedTowers final : public Projector {
   std::optional<double> value_gate() const override { return value_.logit(); }
   bool key_open() const override { return key_.open(); }
   bool value_open() const override { return value_.open(); }
+
+  bool tower(int64_t part, TowerTensors& tensors) const override {
+    return !training_ && (part == 0 ? key_ : value_).tensors(tensors);
+  }
+  void replace_tower(int64_t part, const TowerTensors& tensors) override {
+    (part == 0 ? key_ : value_).replace(tensors);
+  }
 
  private:
   // False, and nothing done, where something is differentiated or has no fast form. The sharer's rows are tensors or
