@@ -18,7 +18,6 @@ namespace {
 
 constexpr int64_t kMostRuns = 128;
 constexpr int64_t kMostSplits = 32;
-constexpr int64_t kMostAhead = int64_t{12} << 20;  // of one weight: all of what is asked for fits in the device's cache
 constexpr int64_t kRowBytes = kMostRows * static_cast<int64_t>(sizeof(QueryRow));
 
 const float* floats(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
@@ -150,14 +149,7 @@ void StepGraph::enqueue(int64_t rows, int64_t splits) {
   base.rows = rows;
   base.eps = eps;
   base.overlap = overlap_;
-  // `ahead`: weights that come up before this product's successor could ask for them.
-  const auto multiply = [&](RowProduct r, std::initializer_list<const Linear*> parts,
-                            const std::vector<const Linear*>& ahead) {
-    int asked = 0;
-    for (const Linear* part : ahead) {
-      r.ahead[asked] = part->weight.const_data_ptr();
-      r.ahead_bytes[asked++] = std::min(static_cast<int64_t>(part->weight.nbytes()), kMostAhead);
-    }
+  const auto multiply = [&](RowProduct r, std::initializer_list<const Linear*> parts) {
     r.count = 0;
     for (const Linear* part : parts) {
       r.weights[r.count] = part->weight.const_data_ptr();
@@ -189,13 +181,8 @@ void StepGraph::enqueue(int64_t rows, int64_t splits) {
   const Linear head{p_.weights.head, {}};
   for (size_t i = 0; i < p_.weights.layers.size(); ++i) {
     const Layer& l = p_.weights.layers[i];
-    const bool last = i + 1 == p_.weights.layers.size();
-    const Layer& below = p_.weights.layers[last ? i : i + 1];
-    const std::vector<const Linear*> next =
-        last ? std::vector<const Linear*>{&head} : std::vector<const Linear*>{&below.query, &below.key, &below.value};
     const Norms& n = p_.norms[i];
-    multiply(of_normed(n.input, Then::kStore, inputs_.data_ptr(), width + 2 * kv_width), {&l.query, &l.key, &l.value},
-             {&l.output, &l.gate, &l.up});
+    multiply(of_normed(n.input, Then::kStore, inputs_.data_ptr(), width + 2 * kv_width), {&l.query, &l.key, &l.value});
     Attend a;
     a.heads = s.heads;
     a.kv_heads = s.kv_heads;
@@ -217,11 +204,11 @@ void StepGraph::enqueue(int64_t rows, int64_t splits) {
     a.out = attended_.data_ptr();
     a.overlap = overlap_;
     attend(a, stream_);
-    multiply(added(attended_, width), {&l.output}, {&l.down});
-    multiply(of_normed(n.attention, Then::kGate, activated_.data_ptr(), s.intermediate), {&l.gate, &l.up}, next);
-    multiply(added(activated_, s.intermediate), {&l.down}, {});
+    multiply(added(attended_, width), {&l.output});
+    multiply(of_normed(n.attention, Then::kGate, activated_.data_ptr(), s.intermediate), {&l.gate, &l.up});
+    multiply(added(activated_, s.intermediate), {&l.down});
   }
-  multiply(of_normed(p_.final_norm, Then::kStore, logits_.data_ptr(), s.vocab), {&head}, {});
+  multiply(of_normed(p_.final_norm, Then::kStore, logits_.data_ptr(), s.vocab), {&head});
 }
 
 }  // namespace c2c::cuda

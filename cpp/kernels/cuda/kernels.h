@@ -121,9 +121,6 @@ struct RowProduct {
   void* out;
   int64_t out_stride;
   bool overlap = false;  // see launch.cuh
-  // What the kernels behind this one will read: brought into the cache of the device meanwhile.
-  const void* ahead[3] = {};
-  int64_t ahead_bytes[3] = {};
 };
 // Whether so many rows of this length have a kernel: they are read in 16-byte pieces and lie in shared memory.
 bool multiplies(Type type, int64_t rows, int64_t in);

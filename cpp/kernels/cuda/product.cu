@@ -93,17 +93,6 @@ __device__ void rows_in(const RowProduct& p, T* rows, float* sums) {
   __syncthreads();
 }
 
-// Asks for what later kernels read, a line for each thread in turn.
-__device__ inline void ask_ahead(const RowProduct& p) {
-  constexpr int64_t line = 128;
-  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * line;
-#pragma unroll
-  for (int i = 0; i < 3; ++i)
-    for (int64_t at = thread * line; at < p.ahead_bytes[i]; at += step)
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(p.ahead[i]) + at));
-}
-
 // A warp takes R rows of weights at a time, P pieces of each: with kGated one of each of two weights, else of outputs
 // that stand together.
 template <class T, int B, int P, int R, bool kGated>
@@ -145,7 +134,6 @@ __global__ void __launch_bounds__(kThreads) row_product_kernel(RowProduct p, int
   };
   if (n < groups) fetch(n, 0);
   let_next_start();
-  ask_ahead(p);
   if constexpr (B == 1) {
     if (p.input == nullptr && p.in <= kPieces * kThreads * 4) {
       const Pieces weights = pieces_of(p.norm, static_cast<int>(p.in));
