@@ -101,7 +101,7 @@ void compare(const Kind& kind) {
       };
       const auto reference = plain(exact);
       const double limit = bf16 ? 1.3 * worst(spread_of, plain(rounding), reference) : 5e-5;
-      const auto check = [&](const std::string& what, const std::vector<at::Tensor>& told) {
+      const auto check = [&, name = name](const std::string& what, const std::vector<at::Tensor>& told) {
         run(label + name + what, [&] {
           const double error = worst(bf16 ? spread_of : error_of, told, reference);
           if (!(error < limit))
