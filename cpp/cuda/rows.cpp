@@ -58,6 +58,13 @@ int64_t splits_for(int64_t rows, int64_t kv_heads, int64_t seen) {
   return splits;
 }
 
+HeadTurn heads_of(const Parts& p, size_t layer) {
+  const auto floats = [](const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; };
+  const DecoderSpec& s = *p.spec;
+  const Norms& n = p.norms[layer];
+  return {s.heads, s.kv_heads, s.head_dim, floats(n.query), floats(n.key), static_cast<float>(s.norm_eps), nullptr};
+}
+
 Gate gate_of(Activation activation) {
   return activation == Activation::kSilu   ? Gate::kSilu
          : activation == Activation::kGelu ? Gate::kGelu

@@ -32,36 +32,35 @@ at::Tensor to_device(const void* from, size_t bytes, at::Device device) {
 }
 
 // One weight of several that lie below each other in memory (see stack_weights); undefined where they do not.
-at::Tensor stacked(std::initializer_list<const at::Tensor*> parts) {
-  const at::Tensor& first = **parts.begin();
+at::Tensor stacked(const std::vector<at::Tensor>& parts) {
+  const at::Tensor& first = parts[0];
+  if (!first.defined()) return {};
   const auto* next = static_cast<const std::byte*>(first.const_data_ptr());
-  int64_t outputs = 0;
-  for (const at::Tensor* part : parts) {
-    if (!part->defined() || !part->is_contiguous() || part->const_data_ptr() != next) return {};
-    next += part->nbytes();
-    outputs += part->size(0);
-  }
-  if (static_cast<size_t>(next - static_cast<const std::byte*>(first.storage().data())) > first.storage().nbytes())
-    return {};
   std::vector<int64_t> sizes = first.sizes().vec();
-  sizes[0] = outputs;
+  sizes[0] = 0;
+  for (const at::Tensor& part : parts) {
+    // One storage too: what lies behind another's end may be anybody's.
+    if (!part.defined() || !part.is_contiguous() || !part.is_alias_of(first) || part.const_data_ptr() != next)
+      return {};
+    next += part.nbytes();
+    sizes[0] += part.size(0);
+  }
   return first.as_strided(sizes, first.strides());
 }
 
-// What x becomes by weights that stand below each other, in one product where they do.
-std::vector<at::Tensor> products(std::initializer_list<const Linear*> parts, const at::Tensor& x) {
-  std::vector<at::Tensor> made;
-  const Linear &a = **parts.begin(), &b = *parts.begin()[1], &c = *parts.begin()[parts.size() - 1];
-  const bool three = parts.size() == 3;
-  const at::Tensor weight = three ? stacked({&a.weight, &b.weight, &c.weight}) : stacked({&a.weight, &b.weight});
-  const at::Tensor bias = !a.bias.defined() ? at::Tensor()
-                          : three           ? stacked({&a.bias, &b.bias, &c.bias})
-                                            : stacked({&a.bias, &b.bias});
-  if (weight.defined() && a.bias.defined() == bias.defined()) {
-    const at::Tensor all = bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
+// What x becomes by several weights, in one product where they lie below each other.
+std::vector<at::Tensor> products(const std::vector<const Linear*>& parts, const at::Tensor& x) {
+  std::vector<at::Tensor> weights, biases, made;
+  for (const Linear* part : parts) {
+    weights.push_back(part->weight);
+    biases.push_back(part->bias);
+  }
+  const Linear all{stacked(weights), stacked(biases)};
+  if (all.weight.defined() && all.bias.defined() == biases[0].defined()) {
+    const at::Tensor rows = all(x);
     int64_t at = 0;
     for (const Linear* part : parts) {
-      made.push_back(all.narrow(1, at, part->weight.size(0)));
+      made.push_back(rows.narrow(1, at, part->weight.size(0)));
       at += part->weight.size(0);
     }
     return made;
@@ -148,10 +147,7 @@ at::Tensor CudaRunner::attention(size_t layer, const at::Tensor& query, const st
     int64_t count = 1, seen = share.past + 1;
     for (; end < requests.size() && single(end); ++end, ++count) seen = std::max(seen, batch.shares[end].past + 1);
     Attend p;
-    p.heads = spec_.heads;
-    p.kv_heads = spec_.kv_heads;
-    p.dim = spec_.head_dim;
-    p.turns = nullptr;
+    static_cast<HeadTurn&>(p) = heads_of(p_, layer);
     p.type = p_.type;
     const auto item = static_cast<int64_t>(query.element_size());
     p.query_stride = query.stride(0);
@@ -228,12 +224,7 @@ std::vector<at::Tensor> CudaRunner::run(std::vector<Request>& requests, const Ba
     at::Tensor in = normed(n.input, {});
     const auto [query, key, value] = inputs_of(l, in, output, !batch.all_given);
     Turn t;
-    t.heads = spec_.heads;
-    t.kv_heads = spec_.kv_heads;
-    t.dim = spec_.head_dim;
-    t.query_norm = floats(n.query);
-    t.key_norm = floats(n.key);
-    t.eps = static_cast<float>(spec_.norm_eps);
+    static_cast<HeadTurn&>(t) = heads_of(p_, i);
     t.turns = turns.select(0, spec_.layers[i].rope).const_data_ptr<float>();
     t.type = p_.type;
     t.query = query.defined() ? query.data_ptr() : nullptr;

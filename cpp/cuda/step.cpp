@@ -184,12 +184,7 @@ void StepGraph::enqueue(int64_t rows, int64_t splits) {
     const Norms& n = p_.norms[i];
     multiply(of_normed(n.input, Then::kStore, inputs_.data_ptr(), width + 2 * kv_width), {&l.query, &l.key, &l.value});
     Attend a;
-    a.heads = s.heads;
-    a.kv_heads = s.kv_heads;
-    a.dim = s.head_dim;
-    a.query_norm = floats(n.query);
-    a.key_norm = floats(n.key);
-    a.eps = eps;
+    static_cast<HeadTurn&>(a) = heads_of(p_, i);
     a.turns = turns(s.layers[i].rope);
     a.type = p_.type;
     a.inputs = inputs_.const_data_ptr<float>();

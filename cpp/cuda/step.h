@@ -33,6 +33,9 @@ struct Parts {
   float embedding_scale;                // rounded as the dtype has it
 };
 
+// The shape, norms and epsilon of a layer's heads; turns are the caller's.
+HeadTurn heads_of(const Parts& parts, size_t layer);
+
 class StepGraph {
  public:
   // Whether a decoder's shape has the kernels. `parts` must outlive this.

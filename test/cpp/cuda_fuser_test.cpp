@@ -2,7 +2,6 @@
 // the kernels) it says so and returns 77, which is neither.
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/ones.h>
@@ -12,6 +11,7 @@
 
 #include "check.h"
 #include "cuda/cuda.h"
+#include "cuda_device.h"
 #include "cuda_fuser.h"
 #include "fuser/tower_tensors.h"
 
@@ -261,10 +261,7 @@ void exact_gelu() {
 }  // namespace
 
 int main() {
-  if (!cuda::compiled() || !at::globalContext().hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0) {
-    std::printf("not run: %s\n", cuda::compiled() ? "no CUDA device" : "built without CUDA");
-    return 77;
-  }
+  if (!cuda_device()) return kNotRun;
   at::manual_seed(1);
 #ifdef C2C_CUDA
   exact_gelu();

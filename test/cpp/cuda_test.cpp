@@ -1,7 +1,6 @@
 // Decoders and caches on a CUDA device against the CPU's plain path. Prints "N passed, N failed"; without a device (or
 // without the kernels) it says so and returns 77, which is neither.
 #include <ATen/Context.h>
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/cat.h>
 
 #include <deque>
@@ -11,6 +10,7 @@
 #include "cache/quantized.h"
 #include "check.h"
 #include "cuda/cuda.h"
+#include "cuda_device.h"
 #include "decoders.h"
 
 using namespace c2c;
@@ -235,10 +235,7 @@ void together() {
 }  // namespace
 
 int main() {
-  if (!cuda::compiled() || !at::globalContext().hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0) {
-    std::printf("not run: %s\n", cuda::compiled() ? "no CUDA device" : "built without CUDA");
-    return 77;
-  }
+  if (!cuda_device()) return kNotRun;
   at::manual_seed(1);
   for (const Kind& kind : kinds()) compare(kind);
   for (const Kind& kind : step_kinds()) compare(kind);
