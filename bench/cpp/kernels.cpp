@@ -101,24 +101,23 @@ void attention() {
       const at::Tensor keys = at::randn({kCaches, seen, kKv, kDim}).to(type);
       const at::Tensor values = at::randn({kCaches, seen, kKv, kDim}).to(type);
       const at::Tensor query = at::randn({1, kHeads, kDim}).to(type);
-      at::Tensor out = at::zeros({kKv, kGroup * (kDim + 2)});
+      at::Tensor out = at::zeros({kHeads, kDim}), top = at::zeros({kHeads}), mass = at::zeros({kHeads});
       const auto attend = [&](int i) {
         const RowRun run{keys[i % kCaches].const_data_ptr(), values[i % kCaches].const_data_ptr(), kKv * kDim, seen};
         run_team(at::get_num_threads(), [&](const Member& m) {
           const auto [begin, end] = m.share(kKv);
-          for (int64_t kv = begin; kv < end; ++kv) {
-            Attention a{.bf16 = bf16, .sight = {&run, seen}};
-            a.end = seen;
-            a.head_offset = kv * kDim;
-            a.dim = kDim;
-            a.group = kGroup;
-            a.query = static_cast<const std::byte*>(query.const_data_ptr()) + kv * kGroup * kDim * (bf16 ? 2 : 4);
-            a.scale = 0.088F;
-            a.out = out.data_ptr<float>() + kv * kGroup * (kDim + 2);
-            a.top = a.out + kGroup * kDim;
-            a.mass = a.top + kGroup;
-            kernels().attend(a);
-          }
+          Attention a{.bf16 = bf16, .sight = {&run, seen}};
+          a.end = seen;
+          a.head_offset = begin * kDim;
+          a.heads = end - begin;
+          a.dim = kDim;
+          a.group = kGroup;
+          a.query = static_cast<const std::byte*>(query.const_data_ptr()) + begin * kGroup * kDim * (bf16 ? 2 : 4);
+          a.scale = 0.088F;
+          a.out = out.data_ptr<float>() + begin * kGroup * kDim;
+          a.top = top.data_ptr<float>() + begin * kGroup;
+          a.mass = mass.data_ptr<float>() + begin * kGroup;
+          kernels().attend(a);
         });
       };
       const auto plain = [&](int i) {
@@ -128,9 +127,7 @@ void attention() {
       };
       const double ours = seconds(attend, 200), theirs = seconds(plain, 50);
       attend(0);
-      const at::Tensor sums = out.narrow(1, 0, kGroup * kDim).reshape({kKv, kGroup, kDim});
-      const at::Tensor made = sums / out.narrow(1, kGroup * kDim + kGroup, kGroup).unsqueeze(-1);
-      const double off = error_of(made.reshape({kHeads, kDim}), plain(0).reshape({kHeads, kDim}));
+      const double off = error_of(out / mass.unsqueeze(-1), plain(0).reshape({kHeads, kDim}));
       const double bytes = static_cast<double>(2 * seen * kKv * kDim * (bf16 ? 2 : 4));
       std::printf("attention %-8s %5ld rows  %7.1f GB/s %24s %5.1f x the time  error %.1e\n",
                   bf16 ? "bfloat16" : "float32", static_cast<long>(seen), bytes / ours / 1e9, "ATen", theirs / ours,

@@ -86,18 +86,18 @@ struct Sight {
   int64_t window = 0;
 };
 
-// One KV head's attention for a few queries that see the same rows: `group` query heads of one row.
+// Attention of one row's queries in `heads` KV heads that lie side by side: `group` query heads to each.
 struct Attention {
   bool bf16 = false;  // the type of cache and queries
   Sight sight;
   int64_t begin = 0, end = 0;  // rows of the sight that this call reads
-  int64_t head_offset = 0;     // elements from a row's start to the KV head
-  int64_t dim = 0, group = 0;
-  const void* query = nullptr;  // [group, dim]
+  int64_t head_offset = 0;     // elements from a row's start to the first KV head
+  int64_t heads = 1, dim = 0, group = 0;
+  const void* query = nullptr;  // [heads · group, dim]
   float scale = 1;
-  float* out = nullptr;   // [group, dim]: sums weighted by exp(score - top)
-  float* top = nullptr;   // [group]
-  float* mass = nullptr;  // [group]
+  float* out = nullptr;   // [heads · group, dim]: sums weighted by exp(score - top)
+  float* top = nullptr;   // [heads · group]
+  float* mass = nullptr;  // [heads · group]
 };
 
 // Attention of many rows by blocked products, for one query head and one tile of queries.

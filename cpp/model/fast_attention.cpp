@@ -84,9 +84,10 @@ void Pass::attention(const Member& m, size_t layer) {
     if (batch_.shares[n].rows > kFewRows) attend_many(m, layer, n);
 }
 
-// Rows of requests that have few: one piece of work is a row's KV head, or a part of the rows that it sees.
+// Rows of requests that have few: one piece of work is a row's KV head, or a part of the rows that it sees. Pieces of
+// one row that fall to the same thread read the cache together.
 void Pass::attend_few(const Member& m, size_t layer, bool turned) {
-  const int64_t dim = spec_.head_dim, group = spec_.heads / spec_.kv_heads, per = group * (dim + 2);
+  const int64_t dim = spec_.head_dim, group = spec_.heads / spec_.kv_heads;
   const bool output = batch_.any_logits || layer + 1 < model_.blocks_.size();
   int64_t items = 0;
   for (const Share& share : batch_.shares)
@@ -97,33 +98,39 @@ void Pass::attend_few(const Member& m, size_t layer, bool turned) {
   for (size_t n = 0; n < requests_.size(); ++n) {
     const Share& share = batch_.shares[n];
     const int64_t count = share.rows <= kFewRows ? share.rows * spec_.kv_heads * splits_ : 0;
-    for (int64_t i = std::max(begin - item, int64_t{0}); i < std::min(end - item, count); ++i) {
+    const int64_t last = std::min(end - item, count);
+    for (int64_t i = std::max(begin - item, int64_t{0}), next = i; i < last; i = next) {
       const int64_t row = i / (spec_.kv_heads * splits_), kv = i / splits_ % spec_.kv_heads, split = i % splits_;
-      if (!turned) turn(layer, n, row, kv);
+      next = splits_ > 1 ? i + 1 : std::min(last, (row + 1) * spec_.kv_heads);
+      const int64_t heads = next - i;
+      if (!turned)
+        for (int64_t h = kv; h < kv + heads; ++h) turn(layer, n, row, h);
       if (!output) continue;
       const int64_t first_head = (share.first + row) * spec_.heads + kv * group;
       Attention a{.bf16 = cache_item_ == 2, .sight = sight(layer, n, row)};
       a.begin = a.sight.rows * split / splits_;
       a.end = a.sight.rows * (split + 1) / splits_;
       a.head_offset = kv * dim;
+      a.heads = heads;
       a.dim = dim;
       a.group = group;
       a.query = query_ + ((share.first + row) * queries_ + kv * group * dim) * cache_item_;
       a.scale = static_cast<float>(spec_.query_scale);
-      a.out = splits_ == 1 ? partial_ + rows_ * spec_.heads * (dim + 2) + m.index * per
+      a.out = splits_ == 1 ? partial_ + m.index * spec_.heads * (dim + 2)
                            : partial_ + (first_head * splits_ + split * group) * (dim + 2);
-      a.top = a.out + group * dim;
-      a.mass = a.top + group;
+      a.top = a.out + heads * group * dim;
+      a.mass = a.top + heads * group;
       k_.attend(a);
       if (splits_ > 1) continue;
-      for (int64_t g = 0; g < group; ++g) settle(share.first + row, kv * group + g, a.out + g * dim, a.mass + g);
+      for (int64_t g = 0; g < heads * group; ++g)
+        settle(share.first + row, kv * group + g, a.out + g * dim, a.mass + g);
     }
     item += count;
   }
   if (splits_ == 1) return;
   m.sync();
   // Puts the parts of each head together.
-  const int64_t pieces = rows_ * spec_.kv_heads;
+  const int64_t pieces = rows_ * spec_.kv_heads, per = group * (dim + 2);
   const auto [from, to] = m.share(pieces);
   for (int64_t p = from; p < to; ++p) {
     float* first = partial_ + p * group * splits_ * (dim + 2);

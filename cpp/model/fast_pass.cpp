@@ -66,8 +66,8 @@ Pass::Pass(FastDecoder& model, std::vector<Request>& requests, const Batch& batc
   inputs_ = w.get<float>(kInputs, rows_ * width_ * 4);
   turns_ = w.get<float>(kTurns, static_cast<int64_t>(spec_.ropes.size()) * rows_ * spec_.head_dim * 4);
   middle_ = w.get<float>(kMiddle, (spec_.post_norms ? rows_ * hidden_ + team_ * hidden_ : 1) * 4);
-  const int64_t group = spec_.heads / spec_.kv_heads;
-  partial_ = w.get<float>(kPartial, (rows_ * spec_.heads * splits_ + team_ * group) * (spec_.head_dim + 2) * 4);
+  const int64_t parts = splits_ > 1 ? rows_ * splits_ : team_;
+  partial_ = w.get<float>(kPartial, parts * spec_.heads * (spec_.head_dim + 2) * 4);
   normed_ = w.get(kNormed, private_rows * std::max(hidden_, inner_) * item_);
   query_ = w.get(kQuery, rows_ * queries_ * cache_item_);
   attended_ = w.get(kAttended, rows_ * queries_ * cache_item_);

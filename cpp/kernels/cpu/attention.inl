@@ -1,7 +1,7 @@
 // Attention of a few queries straight from the cache: one pass over keys and values with a running softmax.
 #ifdef KERNEL
 
-// One KV head for a few queries that see the same rows.
+// One row's queries in a few KV heads side by side.
 KERNEL(attend, const Attention&)
 // One query head and a tile of queries, by blocked products.
 KERNEL(attend_tile, const TileAttention&)
@@ -33,27 +33,78 @@ C2C_INLINE float dot(const T* a, const T* b, int64_t n) {
   return total;
 }
 
-// Scores of `rows` keys for one query.
+// Products of one query and kLanes keys, in kLanes sums that do not wait for each other.
 template <class T>
-C2C_INLINE void score(const T* query, const T* keys, int64_t stride, int64_t rows, int64_t dim, float scale, float* out) {
-  for (int64_t r = 0; r < rows; ++r) out[r] = dot(query, keys + r * stride, dim) * scale;
+C2C_INLINE Vec dots(const T* query, const T* keys, int64_t stride, int64_t dim) {
+  int64_t i = 0;
+  Vec s[kLanes] = {};
+#if defined(__AVX512BF16__)
+  if constexpr (sizeof(T) == 2) {
+    for (; i + 32 <= dim; i += 32) {
+      const auto q = read<__m512bh>(query + i);
+#pragma GCC unroll 16
+      for (int64_t r = 0; r < kLanes; ++r)
+        s[r] = (Vec)_mm512_dpbf16_ps((__m512)s[r], q, read<__m512bh>(keys + r * stride + i));
+    }
+  }
+#endif
+  for (; i + 2 * kLanes <= dim; i += 2 * kLanes) {
+    Vec q[2], k[2];
+    load_two(query + i, q);
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < kLanes; ++r) {
+      load_two(keys + r * stride + i, k);
+      s[r] += q[0] * k[0];
+      s[r] += q[1] * k[1];
+    }
+  }
+  if (i + kLanes <= dim) {
+    const Vec q = load(query + i);
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < kLanes; ++r) s[r] += q * load(keys + r * stride + i);
+    i += kLanes;
+  }
+  Vec total = sums(s);
+  for (; i < dim; ++i)
+    for (int64_t r = 0; r < kLanes; ++r) total[r] += wide(query[i]) * wide(keys[r * stride + i]);
+  return total;
 }
 
-// out[g][d] += Σ_r p[g][r] · values[r][d] for G queries.
+// Asks for a row's part ahead of its use: rows of one layer are further apart than the hardware looks ahead.
+template <class T>
+C2C_INLINE void fetch(const T* row, int64_t dim) {
+  for (int64_t i = 0; i < dim; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(row + i, 0, 2);
+}
+
+// Scores of `rows` keys for one query; asks for the first `next` rows of the span behind.
+template <class T>
+C2C_INLINE void score(const T* query, const T* keys, int64_t stride, int64_t rows, int64_t next, int64_t dim,
+                      float scale, float* out) {
+  int64_t r = 0;
+  for (; r + kLanes <= rows; r += kLanes) {
+    for (int64_t i = r; i < smaller(r + kLanes, next); ++i) fetch(keys + (kSpan + i) * stride, dim);
+    store(out + r, dots(query, keys + r * stride, stride, dim) * scale);
+  }
+  for (; r < rows; ++r) out[r] = dot(query, keys + r * stride, dim) * scale;
+}
+
+// out[g][d] += Σ_r p[g][r] · values[r][d] for G queries; asks for the first `next` rows of the span behind.
 template <int64_t G, class T>
-C2C_INLINE void mix(const float* p, const T* values, int64_t stride, int64_t rows, int64_t dim, float* out) {
+C2C_INLINE void mix(const float* p, const T* values, int64_t stride, int64_t rows, int64_t next, int64_t dim,
+                    float* out) {
   constexpr int64_t kWide = 4;
   int64_t d = 0;
   for (; d + kWide * kLanes <= dim; d += kWide * kLanes) {
     Vec s[G][kWide];
 #pragma GCC unroll 4
     for (int64_t g = 0; g < G; ++g)
-#pragma GCC unroll 4
-      for (int64_t v = 0; v < kWide; ++v) s[g][v] = load(out + g * dim + d + v * kLanes);
+#pragma GCC unroll 2
+      for (int64_t v = 0; v < kWide; v += 2) load_as<T>(out + g * dim + d + v * kLanes, s[g] + v, AllLanes{});
     for (int64_t r = 0; r < rows; ++r) {
+      if (d == 0 && r < next) fetch(values + (kSpan + r) * stride, dim);
       Vec x[kWide];
-#pragma GCC unroll 4
-      for (int64_t v = 0; v < kWide; ++v) x[v] = load(values + r * stride + d + v * kLanes);
+#pragma GCC unroll 2
+      for (int64_t v = 0; v < kWide; v += 2) load_two(values + r * stride + d + v * kLanes, x + v);
 #pragma GCC unroll 4
       for (int64_t g = 0; g < G; ++g) {
         const Vec w = spread(p[g * kSpan + r]);
@@ -63,8 +114,8 @@ C2C_INLINE void mix(const float* p, const T* values, int64_t stride, int64_t row
     }
 #pragma GCC unroll 4
     for (int64_t g = 0; g < G; ++g)
-#pragma GCC unroll 4
-      for (int64_t v = 0; v < kWide; ++v) store(out + g * dim + d + v * kLanes, s[g][v]);
+#pragma GCC unroll 2
+      for (int64_t v = 0; v < kWide; v += 2) store_as<T>(out + g * dim + d + v * kLanes, s[g] + v, AllLanes{});
   }
   for (int64_t g = 0; g < G; ++g) {
     int64_t e = d;
@@ -80,15 +131,20 @@ C2C_INLINE void mix(const float* p, const T* values, int64_t stride, int64_t row
 
 // Turns scores into weights, moves `top` up and scales what was summed before. False where nothing is visible.
 inline bool soften(float* scores, int64_t rows, float* top, float* mass, float* out, int64_t dim) {
-  float most = scores[0];
-  for (int64_t r = 1; r < rows; ++r) most = larger(most, scores[r]);
+  int64_t at = 0;
+  Vec tops = spread(scores[0]);
+  for (; at + kLanes <= rows; at += kLanes) tops = larger(tops, load(scores + at));
+  float most = largest(tops);
+  for (; at < rows; ++at) most = larger(most, scores[at]);
   if (most == -__builtin_inff()) {
     for (int64_t r = 0; r < rows; ++r) scores[r] = 0;
     return false;
   }
   if (most > *top) {
     const float shrink = *mass > 0 ? exp(spread(*top - most))[0] : 0.0F;
-    for (int64_t d = 0; d < dim; ++d) out[d] *= shrink;
+    int64_t d = 0;
+    for (; d + kLanes <= dim; d += kLanes) store(out + d, load(out + d) * shrink);
+    for (; d < dim; ++d) out[d] *= shrink;
     *mass *= shrink;
     *top = most;
   }
@@ -105,41 +161,56 @@ inline bool soften(float* scores, int64_t rows, float* top, float* mass, float* 
   return true;
 }
 
+// One KV head's share of a span of `rows` rows, behind which `next` rows follow.
+template <class T>
+C2C_INLINE void attend_head(const Attention& a, int64_t head, const T* keys, const T* values, int64_t stride,
+                            const uint32_t* positions, int64_t rows, int64_t next) {
+  alignas(64) float scores[kQueries * kSpan];
+  for (int64_t g0 = 0; g0 < a.group; g0 += kQueries) {
+    const int64_t group = smaller(kQueries, a.group - g0), first = head * a.group + g0;
+    const T* query = static_cast<const T*>(a.query) + first * a.dim;
+    float* out = a.out + first * a.dim;
+    for (int64_t g = 0; g < group; ++g) {
+      float* own = scores + g * kSpan;
+      score(query + g * a.dim, keys, stride, rows, g0 + g == 0 ? next : 0, a.dim, a.scale, own);
+      if (positions)
+        for (int64_t r = 0; r < rows; ++r)
+          if (int64_t{a.sight.position} - int64_t{positions[r]} >= a.sight.window) own[r] = -__builtin_inff();
+      soften(own, rows, a.top + first + g, a.mass + first + g, out + g * a.dim, a.dim);
+    }
+    for (int64_t g = 0; g < group; g += 4) {
+      const float* p = scores + g * kSpan;
+      const int64_t ask = g0 + g == 0 ? next : 0;
+      if (group - g >= 4) mix<4>(p, values, stride, rows, ask, a.dim, out + g * a.dim);
+      if (group - g == 3) mix<3>(p, values, stride, rows, ask, a.dim, out + g * a.dim);
+      if (group - g == 2) mix<2>(p, values, stride, rows, ask, a.dim, out + g * a.dim);
+      if (group - g == 1) mix<1>(p, values, stride, rows, ask, a.dim, out + g * a.dim);
+    }
+  }
+}
+
+// Heads lie side by side in a row, so all of them read a span of rows before the next one is begun.
 template <class T>
 void attend_rows(const Attention& a, const T* keys, const T* values, int64_t stride, int64_t from, int64_t rows) {
-  alignas(64) float scores[kQueries * kSpan];
   for (int64_t start = 0; start < rows; start += kSpan) {
-    const int64_t count = smaller(kSpan, rows - start);
+    const int64_t count = smaller(kSpan, rows - start), next = smaller(kSpan, rows - start - count);
     const uint32_t* positions = a.sight.positions ? a.sight.positions + from + start : nullptr;
     bool any = positions == nullptr;
     for (int64_t r = 0; !any && r < count; ++r)
       any = int64_t{a.sight.position} - int64_t{positions[r]} < a.sight.window;
     if (!any) continue;
-    for (int64_t g0 = 0; g0 < a.group; g0 += kQueries) {
-      const int64_t group = smaller(kQueries, a.group - g0);
-      float* out = a.out + g0 * a.dim;
-      for (int64_t g = 0; g < group; ++g) {
-        float* own = scores + g * kSpan;
-        score(static_cast<const T*>(a.query) + (g0 + g) * a.dim, keys + start * stride, stride, count, a.dim, a.scale, own);
-        if (positions)
-          for (int64_t r = 0; r < count; ++r)
-            if (int64_t{a.sight.position} - int64_t{positions[r]} >= a.sight.window) own[r] = -__builtin_inff();
-        soften(own, count, a.top + g0 + g, a.mass + g0 + g, out + g * a.dim, a.dim);
-      }
-      const T* seen = values + start * stride;
-      int64_t g = 0;
-      for (; g + 4 <= group; g += 4) mix<4>(scores + g * kSpan, seen, stride, count, a.dim, out + g * a.dim);
-      if (group - g == 3) mix<3>(scores + g * kSpan, seen, stride, count, a.dim, out + g * a.dim);
-      if (group - g == 2) mix<2>(scores + g * kSpan, seen, stride, count, a.dim, out + g * a.dim);
-      if (group - g == 1) mix<1>(scores + g * kSpan, seen, stride, count, a.dim, out + g * a.dim);
+    for (int64_t head = 0; head < a.heads; ++head) {
+      const int64_t at = start * stride + head * a.dim;
+      attend_head(a, head, keys + at, values + at, stride, positions, count, next);
     }
   }
 }
 
 template <class T>
 void attend_all(const Attention& a) {
-  for (int64_t i = 0; i < a.group * a.dim; ++i) a.out[i] = 0;
-  for (int64_t g = 0; g < a.group; ++g) {
+  const int64_t queries = a.heads * a.group;
+  for (int64_t i = 0; i < queries * a.dim; ++i) a.out[i] = 0;
+  for (int64_t g = 0; g < queries; ++g) {
     a.top[g] = -__builtin_inff();
     a.mass[g] = 0;
   }
@@ -163,10 +234,10 @@ inline void attend(const Attention& a) {
 template <class T>
 void attend_blocks(const TileAttention& a) {
   constexpr Store kKind = sizeof(T) == 2 ? Store::kBf16 : Store::kFloat;
-  auto* scores = reinterpret_cast<float*>(a.scratch);                               // [kTileRows, kTileKeys]
-  T* weights = reinterpret_cast<T*>(scores + kTileRows * kTileKeys);                 // [kTileRows, kTileKeys]
+  auto* scores = reinterpret_cast<float*>(a.scratch);                 // [kTileRows, kTileKeys]
+  T* weights = reinterpret_cast<T*>(scores + kTileRows * kTileKeys);  // [kTileRows, kTileKeys]
   const int64_t width = round_up(a.dim, kBlock);
-  float* out = reinterpret_cast<float*>(a.scratch) + 2 * kTileRows * kTileKeys;      // [kTileRows, width]
+  float* out = reinterpret_cast<float*>(a.scratch) + 2 * kTileRows * kTileKeys;  // [kTileRows, width]
   float *top = out + kTileRows * width, *mass = top + kTileRows;
   for (int64_t i = 0; i < kTileRows * width; ++i) out[i] = 0;
   for (int64_t r = 0; r < a.rows; ++r) {

@@ -39,7 +39,7 @@ C2C_INLINE void write(void* p, T v) {
   __builtin_memcpy(p, &v, sizeof(T));
 }
 
-C2C_INLINE Vec spread(float x) { return Vec{} + x; }
+C2C_INLINE Vec spread(float x) { return x - Vec{}; }  // not x + 0, which is another number for -0 and so an addition
 C2C_INLINE float wide(Bf16 x) { return __builtin_bit_cast(float, uint32_t{x.bits} << 16); }
 C2C_INLINE float wide(float x) { return x; }
 // To nearest, ties to even.
@@ -84,6 +84,54 @@ C2C_INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 C2C_INLINE float larger(float a, float b) { return a > b ? a : b; }
 C2C_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+template <int... I>
+struct Lanes {};
+#if defined(__AVX512F__)
+using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
+#elif defined(__AVX__)
+using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7>;
+#else
+using AllLanes = Lanes<0, 1, 2, 3>;
+#endif
+// Adds lanes that are D apart: a's where a lane's bit D is clear, else b's.
+template <int64_t D, int... I>
+C2C_INLINE Vec join(Vec a, Vec b, Lanes<I...>) {
+  return __builtin_shufflevector(a, b, (I & D ? kLanes + I : I)...) +
+         __builtin_shufflevector(a, b, (I & D ? kLanes + (I ^ D) : I ^ D)...);
+}
+
+// 2 · kLanes values as two vectors: of float one half after the other, of bf16 every other one, which takes no
+// shuffles.
+C2C_INLINE void load_two(const float* p, Vec* x) {
+  x[0] = load(p);
+  x[1] = load(p + kLanes);
+}
+C2C_INLINE void load_two(const Bf16* p, Vec* x) {
+  const Bits both = read<Bits>(p);
+  x[0] = (Vec)(both << 16);
+  x[1] = (Vec)(both & 0xffff0000U);
+}
+// Floats in the order that load_two gives values of T, and back.
+template <class T, int... I>
+C2C_INLINE void load_as(const float* p, Vec* x, Lanes<I...>) {
+  load_two(p, x);
+  if constexpr (sizeof(T) == 2) {
+    const Vec a = x[0], b = x[1];
+    x[0] = __builtin_shufflevector(a, b, (2 * I)...);
+    x[1] = __builtin_shufflevector(a, b, (2 * I + 1)...);
+  }
+}
+template <class T, int... I>
+C2C_INLINE void store_as(float* p, const Vec* x, Lanes<I...>) {
+  Vec a = x[0], b = x[1];
+  if constexpr (sizeof(T) == 2) {
+    a = __builtin_shufflevector(x[0], x[1], (I / 2 + (I % 2 ? kLanes : 0))...);
+    b = __builtin_shufflevector(x[0], x[1], ((kLanes + I) / 2 + (I % 2 ? kLanes : 0))...);
+  }
+  store(p, a);
+  store(p + kLanes, b);
+}
+
 C2C_INLINE float sum(Vec v) {
 #if defined(__AVX512F__)
   return _mm512_reduce_add_ps((__m512)v);
@@ -101,6 +149,18 @@ C2C_INLINE float largest(Vec v) {
   for (int64_t i = 1; i < kLanes; ++i) top = larger(top, v[i]);
   return top;
 #endif
+}
+
+// Lane r of the result is the sum of s[r]'s lanes: vectors are joined two by two, each time at half the distance.
+template <int64_t D = kLanes / 2>
+C2C_INLINE Vec sums(Vec* s) {
+  if constexpr (D == 0) {
+    return s[0];
+  } else {
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < D; ++r) s[r] = join<D>(s[r], s[r + D], AllLanes{});
+    return sums<D / 2>(s);
+  }
 }
 
 // e^x to 2 ulp for x in [-87, 88], 0 below.
