@@ -84,6 +84,8 @@ Pass::Pass(FastDecoder& model, std::vector<Request>& requests, const Batch& batc
   keys_ = w.get(kKeys, spec_.kv_heads * blocks * block_bytes(kind, spec_.head_dim));
   values_packed_ = w.get(kValues, spec_.kv_heads * dims * block_bytes(kind, many));
   views_.resize(requests.size());
+  for (size_t n = 0; n < requests.size(); ++n)
+    views_[n].slices = requests[n].cache->slices(0, batch.shares[n].past + batch.shares[n].rows);
   if (!wanted_.empty()) logits_ = at::empty({static_cast<int64_t>(wanted_.size()), spec_.vocab}, at::kFloat);
 }
 
@@ -162,27 +164,34 @@ void Pass::start(const Member& m) {
   }
 }
 
+// Where the rows lie is the same in every layer, so the segments are looked up once a pass, and here only pointers
+// move.
 void Pass::view(size_t layer) {
   const auto at = static_cast<int64_t>(layer);
   for (size_t n = 0; n < requests_.size(); ++n) {
     const Share& share = batch_.shares[n];
-    const KvCache& cache = *requests_[n].cache;
-    const int64_t seen = share.past + share.rows;
     View& v = views_[n];
     v.stride = spec_.kv_heads * spec_.head_dim;
     v.runs.clear();
-    v.rows.clear();
-    for (const Slice& s : cache.slices(0, seen)) {
-      const Block& block = *cache.segments()[s.segment].block;
-      at::Tensor keys = block.rows(at, 0, s.start, s.end), values = block.rows(at, 1, s.start, s.end);
-      v.runs.push_back({keys.const_data_ptr(), values.const_data_ptr(), keys.stride(0), s.end - s.start});
+    v.copies.clear();
+    for (const Slice& s : v.slices) {
+      const Block& block = *requests_[n].cache->segments()[s.segment].block;
+      const auto rows = [&](int64_t part) {
+        if (!block.stored()) {
+          const at::Tensor& arena = block.arena();
+          const int64_t offset = at * arena.stride(0) + part * arena.stride(1) + s.start * v.stride;
+          return static_cast<std::byte*>(arena.data_ptr()) + offset * cache_item_;
+        }
+        v.copies.push_back(block.rows(at, part, s.start, s.end));
+        return static_cast<std::byte*>(v.copies.back().data_ptr());
+      };
+      std::byte *keys = rows(0), *values = rows(1);
+      v.runs.push_back({keys, values, v.stride, s.end - s.start});
       // New rows lie together at the end of the last segment.
       if (!requests_[n].given && s.at <= share.past) {
-        v.keys = static_cast<std::byte*>(keys.data_ptr()) + (share.past - s.at) * v.stride * cache_item_;
-        v.values = static_cast<std::byte*>(values.data_ptr()) + (share.past - s.at) * v.stride * cache_item_;
+        v.keys = keys + (share.past - s.at) * v.stride * cache_item_;
+        v.values = values + (share.past - s.at) * v.stride * cache_item_;
       }
-      v.rows.push_back(std::move(keys));
-      v.rows.push_back(std::move(values));
     }
   }
 }

@@ -17,8 +17,9 @@ class Pass {
  private:
   // A request's keys and values in one block of the decoder.
   struct View {
+    std::vector<Slice> slices;
     std::vector<RowRun> runs;
-    std::vector<at::Tensor> rows;                  // what the runs point into
+    std::vector<at::Tensor> copies;                // of stored rows, into which runs point
     std::byte *keys = nullptr, *values = nullptr;  // where its new rows go
     int64_t stride = 0;                            // elements from new row to new row
   };
