@@ -1,5 +1,8 @@
 // Caches that are larger than memory: OUT_OF_MEMORY with what was asked for, and everything goes on. Caches that were lost.
 import { execFile, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { suite } from "uvu";
@@ -55,6 +58,19 @@ test("memory that the system refuses", async () => {
   assert.equal(errors, ["OUT_OF_MEMORY", "OUT_OF_MEMORY", "OUT_OF_MEMORY"]);
   assert.ok(text.length > 0);
   assert.ok(longer);
+});
+
+test("packed weights are not resident a second time, nor what libtorch's start alone has read", async () => {
+  if (process.platform !== "linux") return;
+  const folder = mkdtempSync(join(tmpdir(), "c2c-resident-"));
+  try {
+    const { stdout } = await promisify(execFile)(process.execPath, [path("support/resident.mjs"), folder]);
+    const { weights, libtorch } = JSON.parse(stdout);
+    assert.ok(weights < 2, stdout);
+    assert.ok(libtorch < 32, stdout);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test("caches that were never disposed are freed, and named under NODE_DEBUG", async () => {

@@ -4,6 +4,11 @@
 #else
 #include <dlfcn.h>
 #endif
+#ifdef __linux__
+#include <link.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 #include <napi.h>
 
 #include <string>
@@ -22,10 +27,49 @@ std::string open_library(const Napi::String& path) {
 
 #else
 
+#ifdef __linux__
+
+// Unmaps what a library's start alone has read: names, relocations, the code that registers operations. What is read
+// again comes from the system's cache of files. Segments that are written to keep their pages, and so does a library
+// whose code was written to.
+int let_pages_go(dl_phdr_info* library, size_t, void* wanted) {
+  if (library->dlpi_addr != static_cast<const link_map*>(wanted)->l_addr) return 0;
+  const auto page = static_cast<ElfW(Addr)>(sysconf(_SC_PAGESIZE));
+  for (int i = 0; i < library->dlpi_phnum; ++i) {
+    const ElfW(Phdr)& segment = library->dlpi_phdr[i];
+    if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W) != 0) continue;
+    const ElfW(Addr) begin = (library->dlpi_addr + segment.p_vaddr + page - 1) / page * page;
+    const ElfW(Addr) end = (library->dlpi_addr + segment.p_vaddr + segment.p_memsz) / page * page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  }
+  return 1;
+}
+
+bool code_is_written_to(const link_map* library) {
+  for (const ElfW(Dyn)* entry = library->l_ld; entry->d_tag != DT_NULL; ++entry)
+    if (entry->d_tag == DT_TEXTREL || (entry->d_tag == DT_FLAGS && (entry->d_un.d_val & DF_TEXTREL) != 0)) return true;
+  return false;
+}
+
+void forget_start(void* handle) {
+  link_map* library = nullptr;
+  if (dlinfo(handle, RTLD_DI_LINKMAP, &library) != 0 || code_is_written_to(library)) return;
+  dl_iterate_phdr(let_pages_go, library);
+}
+
+#else
+
+void forget_start(void*) {}
+
+#endif
+
 std::string open_library(const Napi::String& path) {
   const std::string name = path.Utf8Value();
   dlerror();
-  if (dlopen(name.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr) return {};
+  if (void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_GLOBAL); handle != nullptr) {
+    forget_start(handle);
+    return {};
+  }
   const char* reason = dlerror();
   return reason != nullptr ? reason : name + " cannot be opened";
 }
