@@ -32,6 +32,13 @@ export function native(): Native {
   return loaded.native;
 }
 
+/** Opens the addon ahead of its first use, if it can be opened: why it cannot, that use says. */
+export function openNative(): void {
+  try {
+    native();
+  } catch {}
+}
+
 /** CUDA devices; the first call opens libtorch's part for CUDA. Throws NATIVE_MISSING. */
 export function cuda(): Cuda {
   loaded ??= open();

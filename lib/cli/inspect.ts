@@ -4,7 +4,6 @@ import { inspectCache } from "../cache/file.js";
 import { readFuserFolder } from "../fuser/folder.js";
 import { C2CError } from "../index.js";
 import { readModelConfig } from "../model/config.js";
-import { modelTable } from "../weights/folder.js";
 import { readTensor } from "../weights/read.js";
 import { resolveSource } from "../weights/source.js";
 import { bar } from "./progress.js";
@@ -44,8 +43,8 @@ function linesOf(found: CacheReport | FuserReport | ModelReport): readonly strin
 
 async function inspectModel(text: string) {
   const folder = await withProgress(text, (onProgress) => resolveSource(parseSource(text), "model", { onProgress }));
-  const { shape, dtype, eos, spec } = await readModelConfig(folder);
-  const { tensors, files } = await modelTable(folder);
+  const { shape, dtype, eos, spec, table } = await readModelConfig(folder);
+  const { tensors, files } = table;
   const size = sizes(tensors);
   const windows = spec.layers.filter(({ window }) => window > 0).length;
   return {

@@ -17,6 +17,8 @@ export interface ModelConfig {
   readonly dtype: DType;
   /** End tokens of generation_config.json, else of config.json. */
   readonly eos: readonly number[];
+  /** The folder's tensors, as the weights' headers say. */
+  readonly table: TensorTable;
 }
 
 /** Features of other architectures: where a config switches one on, it cannot be loaded. */
@@ -61,6 +63,7 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
     shape,
     dtype: dtypeOf(outer, config, table),
     eos: await endTokenIds(folder, outer, config),
+    table,
   };
 }
 

@@ -8,7 +8,7 @@ import { GenerationRun } from "../generation/generation.js";
 import { decoding } from "../generation/options.js";
 import { SoloSource } from "../generation/solo.js";
 import { Life, unwatch, watch } from "../handles.js";
-import { native, run, sync } from "../native.js";
+import { native, openNative, run, sync } from "../native.js";
 import { integer, invalid, loadDevice, loadDType, loadQuantize } from "../options.js";
 import { Tokenizer } from "../tokens/tokenizer.js";
 import type {
@@ -28,7 +28,6 @@ import type {
   Tokens,
 } from "../types.js";
 import { fingerprintFiles, once, stampFiles } from "../weights/fingerprint.js";
-import { modelTable } from "../weights/folder.js";
 import { resolveSource } from "../weights/source.js";
 import { readModelConfig } from "./config.js";
 import { checkPositions, extend, forward, ownCache } from "./forward.js";
@@ -244,10 +243,14 @@ export async function loadModel(source: Source, options: LoadOptions = {}): Prom
     ...(signal && { signal }),
     ...(notify && { onProgress: notify }),
   });
+  // Another thread reads the tokenizer; meanwhile this one reads headers and opens libtorch.
+  const reading = Tokenizer.load(folder, signal);
+  reading.catch(() => undefined); // awaited below, unless something else fails before
   const config = await readModelConfig(folder);
   const dtype = loadDType(options, config.dtype);
-  const [table, tokenizer] = await Promise.all([modelTable(folder), Tokenizer.load(folder, signal)]);
-  const stamps = await stampFiles([join(folder, "config.json"), ...table.files]);
+  const stamps = await stampFiles([join(folder, "config.json"), ...config.table.files]);
+  openNative();
+  const tokenizer = await reading;
   if (tokenizer.size > config.shape.vocab + spareTokens) {
     const actual = [config.shape.vocab, config.shape.hidden];
     const details = { tensor: "embed_tokens.weight", expected: [tokenizer.size, "hidden"], actual };
@@ -255,7 +258,7 @@ export async function loadModel(source: Source, options: LoadOptions = {}): Prom
   }
   const progress = notify && ((tensors: number, of: number) => notify({ phase: "weights", tensors, of }));
   const loaded = await run(signal, (cancel) =>
-    native().loadModel(config.spec, table, dtype, quantize, progress ?? null, cancel, device),
+    native().loadModel(config.spec, config.table, dtype, quantize, progress ?? null, cancel, device),
   );
   const life = new Life("model", () => loaded.dispose());
   const id = source.kind === "hub" ? source.repo : resolve(source.path);

@@ -8,7 +8,6 @@ import { run, sync, trainingNative } from "../native.js";
 import { invalid } from "../options.js";
 import { writeAtomic } from "../weights/atomic.js";
 import { isObject, parseObject, readText } from "../weights/file.js";
-import { modelTable } from "../weights/folder.js";
 import { writeSafetensors } from "../weights/safetensors.js";
 import {
   checkRecipe,
@@ -153,10 +152,9 @@ interface Start {
 
 async function readInit(init: ModelInit): Promise<Start> {
   if ("folder" in init) {
-    const { spec } = await readModelConfig(init.folder);
+    const { spec, table } = await readModelConfig(init.folder);
     const config = await readText(join(init.folder, CONFIG));
     const plain = { ...parseObject(config, CONFIG), dtype: "float32", torch_dtype: "float32" };
-    const table = await modelTable(init.folder);
     return { spec, initRange: 0.02, table, config: jsonText(plain), tokenizer: init.folder };
   }
   if (!isObject(init.config)) throw invalid("config", "must be the content of a config.json");
