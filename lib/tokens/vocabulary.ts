@@ -107,18 +107,46 @@ function byteAlphabet(): Int16Array {
 
 const utf8 = new TextEncoder();
 
-/** Byte-level names: every character stands for one byte. */
-function byteLevel(): (name: string) => Uint8Array {
-  const alphabet = byteAlphabet();
-  return (name) => {
-    const bytes = new Uint8Array(name.length);
-    for (let i = 0; i < name.length; i++) {
-      const byte = alphabet[name.charCodeAt(i)] ?? -1;
-      if (byte < 0) return utf8.encode(name);
-      bytes[i] = byte;
+/** Bytes that are written one after another. */
+class ByteWriter {
+  length = 0;
+  #bytes = new Uint8Array(1 << 16);
+
+  /** `text` in UTF-8. */
+  text(text: string): void {
+    this.#room(3 * text.length);
+    this.length += utf8.encodeInto(text, this.#bytes.subarray(this.length)).written;
+  }
+
+  /** One byte for each character, as the alphabet says; the text in UTF-8 where a character is not in it. */
+  spelt(text: string, alphabet: Int16Array): void {
+    this.#room(text.length);
+    for (let i = 0; i < text.length; i++) {
+      const byte = alphabet[text.charCodeAt(i)] ?? -1;
+      if (byte < 0) {
+        this.text(text);
+        return;
+      }
+      this.#bytes[this.length + i] = byte;
     }
-    return bytes;
-  };
+    this.length += text.length;
+  }
+
+  byte(value: number): void {
+    this.#room(1);
+    this.#bytes[this.length++] = value;
+  }
+
+  done(): Uint8Array<ArrayBuffer> {
+    return this.#bytes.slice(0, this.length);
+  }
+
+  #room(count: number): void {
+    if (this.length + count <= this.#bytes.length) return;
+    const bytes = new Uint8Array(2 * (this.length + count));
+    bytes.set(this.#bytes.subarray(0, this.length));
+    this.#bytes = bytes;
+  }
 }
 
 function flatten(decoder: unknown, path: string): Json[] {
@@ -136,9 +164,9 @@ function flatten(decoder: unknown, path: string): Json[] {
 }
 
 interface NameReader {
-  toBytes(name: string): Uint8Array;
+  write(name: string, to: ByteWriter): void;
   /** Added tokens are plain text for a byte-level vocabulary; other decoders treat them like any token. */
-  addedToBytes(name: string): Uint8Array;
+  writeAdded(name: string, to: ByteWriter): void;
   readonly stripsStart: boolean;
 }
 
@@ -148,7 +176,12 @@ function reader(decoder: unknown, path: string): NameReader {
   const unsupported = (what: string) =>
     new C2CError("UNSUPPORTED", { what, supported: decoders }, `${path}: ${what} is not supported`);
   if (steps.some((step) => step["type"] === "ByteLevel")) {
-    return { toBytes: byteLevel(), addedToBytes: (name) => utf8.encode(name), stripsStart: false };
+    const alphabet = byteAlphabet();
+    return {
+      write: (name, to) => to.spelt(name, alphabet), // every character stands for one byte
+      writeAdded: (name, to) => to.text(name),
+      stripsStart: false,
+    };
   }
   const edits: ((name: string) => string)[] = [];
   let fallback = false;
@@ -186,16 +219,16 @@ function reader(decoder: unknown, path: string): NameReader {
         throw unsupported(`tokenizer decoder ${String(step["type"])}`);
     }
   }
-  const toBytes = (name: string): Uint8Array => {
-    if (fallback && /^<0x[0-9A-Fa-f]{2}>$/.test(name)) return Uint8Array.of(Number.parseInt(name.slice(3, 5), 16));
-    return utf8.encode(edits.reduce((text, edit) => edit(text), name));
+  const write = (name: string, to: ByteWriter) => {
+    if (fallback && /^<0x[0-9A-Fa-f]{2}>$/.test(name)) to.byte(Number.parseInt(name.slice(3, 5), 16));
+    else to.text(edits.reduce((text, edit) => edit(text), name));
   };
-  return { toBytes, addedToBytes: toBytes, stripsStart };
+  return { write, writeAdded: write, stripsStart };
 }
 
 /** Every token's bytes, name and flags. `path` is named in errors (FILE_INVALID, UNSUPPORTED). */
 export function buildVocabulary(file: TokenizerFile, path: string): VocabularyTable {
-  const { toBytes, addedToBytes, stripsStart } = reader(file.decoder, path);
+  const { write, writeAdded, stripsStart } = reader(file.decoder, path);
   const names: string[] = [];
   const put = (name: string, id: number) => {
     if (!Number.isInteger(id) || id < 0 || id >= largestId) throw invalid(path, `token id ${id} is out of range`);
@@ -208,30 +241,28 @@ export function buildVocabulary(file: TokenizerFile, path: string): VocabularyTa
     added.set(token.id, token.special);
   }
   const size = names.length;
-  const pieces = Array.from({ length: size }, (_, id) => {
-    const name = names[id] ?? "";
-    return added.has(id) ? addedToBytes(name) : toBytes(name);
-  });
-  const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  const bytes = new ByteWriter();
   const offsets = new Uint32Array(size + 1);
   const nameEnds = new Uint32Array(size);
   const flags = new Uint8Array(size);
-  let at = 0;
   let nameEnd = 0;
-  for (const [id, piece] of pieces.entries()) {
-    bytes.set(piece, at);
-    at += piece.length;
-    offsets[id + 1] = at;
-    nameEnd += names[id]?.length ?? 0;
-    nameEnds[id] = nameEnd;
+  for (let id = 0; id < size; id++) {
+    const name = names[id] ?? "";
     const special = added.get(id);
-    if (special !== undefined) flags[id] = special ? 3 : 2;
+    if (special === undefined) write(name, bytes);
+    else {
+      writeAdded(name, bytes);
+      flags[id] = special ? 3 : 2;
+    }
+    offsets[id + 1] = bytes.length;
+    nameEnd += name.length;
+    nameEnds[id] = nameEnd;
   }
-  const joined = Array.from(names, (name) => name ?? "").join("");
+  const joined = names.join("");
   const fingerprint = createHash("sha256")
     .update(joined)
     .update(new Uint8Array(nameEnds.buffer))
     .update(flags)
     .digest("hex");
-  return { fingerprint, size, bytes, offsets, flags, names: joined, nameEnds, stripsStart };
+  return { fingerprint, size, bytes: bytes.done(), offsets, flags, names: joined, nameEnds, stripsStart };
 }
