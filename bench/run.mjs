@@ -1,8 +1,10 @@
 // The bench: every suite, its hardware floor and its peers in one run.
 //   node bench/run.mjs [--suite NAME,…] [--dtype bfloat16,float32] [--prompts 16,64,256,1024] [--trials 3] [--threads 2]
-//     [--variant NAME,…] [--models FOLDER] [--python PYTHON] [--llama FOLDER] [--reference FOLDER] [--out FOLDER] [--json]
-// Peers run where they are given: --python has torch and transformers (and gguf), --llama is a folder where
-// node-llama-cpp is installed, --reference is a clone of the public C2C code. `--json` prints the rows on the last line.
+//     [--variant NAME,…] [--models FOLDER] [--python PYTHON] [--llama FOLDER] [--onnx FOLDER] [--reference FOLDER] [--out FOLDER]
+//     [--json]
+// Peers run where they are given: --python has torch and transformers (and gguf, onnx), --llama and --onnx are folders where
+// node-llama-cpp and onnxruntime-node are installed, --reference is a clone of the public C2C code. `--json` prints the rows on
+// the last line.
 // After each suite and dtype its rows (SUITE-DTYPE.json) and chart (SUITE-DTYPE.svg) are written, so that a run cut short keeps
 // what it measured.
 import { execFile } from "node:child_process";
@@ -30,6 +32,7 @@ const { values: given } = parseArgs({
     models: { type: "string", default: join(tmpdir(), "cache-to-cache-bench") },
     python: { type: "string" },
     llama: { type: "string" },
+    onnx: { type: "string" },
     reference: { type: "string" },
     out: { type: "string", default: join(home, "bench/results") },
     json: { type: "boolean", default: false },

@@ -5,6 +5,8 @@ import { configs, fuser } from "./models.mjs";
 const { receiver, sharer } = configs;
 const OPEN = { open: 2 * fuser.fused, half: fuser.fused, closed: 0 };
 const BOTH = ["bfloat16", "float32"];
+/** onnxruntime's CPU provider has no products in bfloat16. */
+const exported = (dtype) => (dtype === "float32" ? ["onnxruntime"] : []);
 
 /**
  * suite → { variants, dtypes(variant), prompts, floor(machine, { variant, dtype, prompt }, row), peers(variant, dtype) }.
@@ -15,13 +17,14 @@ export const suites = {
     variants: ["open", "half", "closed"],
     dtypes: () => BOTH,
     floor: (machine, { variant, dtype, prompt }) => floors.fusion(machine, fuser, dtype, prompt, OPEN[variant]),
-    peers: (variant) => (variant === "open" ? ["eager"] : []),
+    peers: (variant, dtype) => (variant === "open" ? ["eager", ...exported(dtype)] : []),
   },
   prefill: {
     variants: ["receiver"],
     dtypes: () => BOTH,
     floor: (machine, { dtype, prompt }) => floors.prefill(machine, receiver, dtype, prompt),
-    peers: (_, dtype) => (dtype === "bfloat16" ? ["transformers", "llama.cpp BF16"] : ["transformers"]),
+    peers: (_, dtype) =>
+      dtype === "bfloat16" ? ["transformers", "llama.cpp BF16"] : ["transformers", ...exported(dtype)],
   },
   decode: {
     variants: ["one", "batch8", "int8", "int4"],
@@ -33,7 +36,7 @@ export const suites = {
         : floors.decode(machine, receiver, variant === "one" ? dtype : variant, prompt),
     peers: (variant, dtype) =>
       ({
-        one: dtype === "bfloat16" ? ["transformers", "llama.cpp BF16"] : ["transformers"],
+        one: dtype === "bfloat16" ? ["transformers", "llama.cpp BF16"] : ["transformers", ...exported(dtype)],
         int8: ["llama.cpp Q8_0"],
         int4: ["llama.cpp Q4_0"],
       })[variant] ?? [],

@@ -30,28 +30,44 @@ function versionOf(command, module) {
   return versions.get(key);
 }
 
-function llama(kind, job, given) {
-  if (!given.llama) return { missing: "not given (--llama)" };
-  const manifest = join(given.llama, "node_modules/node-llama-cpp/package.json");
-  if (!existsSync(manifest)) return { missing: `node-llama-cpp is not installed in ${given.llama}` };
-  const file = join(job.models, `receiver-${kind}.gguf`);
+/** The version of a package that is installed in the folder of an option. */
+function installed(option, name, given) {
+  if (!given[option]) return { missing: `not given (--${option})` };
+  const manifest = join(given[option], "node_modules", name, "package.json");
+  if (!existsSync(manifest)) return { missing: `${name} is not installed in ${given[option]}` };
+  return { version: JSON.parse(readFileSync(manifest, "utf8")).version };
+}
+
+/** A peer of Node: its trial on a file that Python writes with `module` where it is missing. */
+function node(option, name, trial, { file, module, writer }, job, given) {
+  const { missing, version } = installed(option, name, given);
+  if (missing) return { missing };
   if (!existsSync(file)) {
-    if (!given.python || !versionOf(given.python, "gguf")) return { missing: "its file needs --python with gguf" };
-    execFileSync(given.python, [here("write_gguf.py"), join(job.models, "receiver-bfloat16"), file, kind], {
-      stdio: "inherit",
-    });
+    if (!given.python || !versionOf(given.python, module)) return { missing: `its file needs --python with ${module}` };
+    const [script, ...args] = writer;
+    execFileSync(given.python, [here(script), ...args], { stdio: "inherit" });
   }
-  const { version } = JSON.parse(readFileSync(manifest, "utf8"));
-  return {
-    command: process.execPath,
-    args: [here("llama.mjs"), JSON.stringify({ ...job, file, folder: given.llama })],
-    version,
-  };
+  const args = [here(trial), JSON.stringify({ ...job, file, folder: given[option] })];
+  return { command: process.execPath, args, version };
+}
+
+function llama(kind, job, given) {
+  const file = join(job.models, `receiver-${kind}.gguf`);
+  const writer = ["write_gguf.py", join(job.models, "receiver-bfloat16"), file, kind];
+  return node("llama", "node-llama-cpp", "llama.mjs", { file, module: "gguf", writer }, job, given);
+}
+
+function onnx(job, given) {
+  const folder = join(job.models, `${job.suite === "fusion" ? `fuser-${job.variant}` : "receiver"}-${job.dtype}`);
+  const file = `${folder}-${job.suite}.onnx`;
+  const writer = ["write_onnx.py", job.suite, folder, file];
+  return node("onnx", "onnxruntime-node", "onnx.mjs", { file, module: "onnx", writer }, job, given);
 }
 
 const peers = {
   eager: (job, given) => python("eager.py", "torch", job, given),
   transformers: (job, given) => python("transformers_peer.py", "transformers", job, given),
+  onnxruntime: onnx,
   "llama.cpp BF16": (job, given) => llama("BF16", job, given),
   "llama.cpp Q8_0": (job, given) => llama("Q8_0", job, given),
   "llama.cpp Q4_0": (job, given) => llama("Q4_0", job, given),
