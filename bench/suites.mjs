@@ -55,10 +55,11 @@ export const suites = {
     peers: (variant) => (variant === "c2c" ? ["reference"] : []),
   },
   load: {
-    variants: ["load"],
+    // Whole, without the tokenizer, and the tokenizer alone: two threads share the whole.
+    variants: ["load", "weights", "tokenizer"],
     prompts: [16],
     dtypes: () => ["bfloat16"],
-    floor: (machine, _, row) => floors.read(machine, row.bytes),
+    floor: (machine, { variant }, row) => (variant === "tokenizer" ? null : floors.read(machine, row.bytes)),
     peers: () => [],
   },
   facade: {

@@ -2,6 +2,9 @@
 // Prints one JSON line: [{ prompt, ms, … }].
 import { monitorEventLoopDelay, performance } from "node:perf_hooks";
 import { connect, fuse, loadFuser, loadModel } from "../dist/index.js";
+import { readModelConfig } from "../dist/model/config.js";
+import { native } from "../dist/native.js";
+import { Tokenizer } from "../dist/tokens/tokenizer.js";
 
 const job = JSON.parse(process.argv[2]);
 const DECODED = 24;
@@ -125,6 +128,15 @@ const suites = {
   },
 
   async load() {
+    const path = `${job.models}/receiver-${job.dtype}`;
+    if (job.variant === "tokenizer") return [{ prompt: 16, ms: (await timed(() => Tokenizer.load(path))).ms }];
+    if (job.variant === "weights") {
+      const load = await timed(async () => {
+        const { spec, table } = await readModelConfig(path);
+        return await native().loadModel(spec, table, job.dtype, null, null, null, { kind: "cpu" });
+      });
+      return [{ prompt: 16, ms: load.ms, bytes: load.value.bytes }];
+    }
     const load = await timed(models.receiver);
     const model = load.value;
     const cache = await model.prefill(model.tokens(ids(16, model.shape.vocab)));
