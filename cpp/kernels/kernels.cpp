@@ -24,7 +24,14 @@ struct Found {
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (wide) tables[count++] = &kernels_avx512;
-    if (wide && __builtin_cpu_supports("avx512bf16")) tables[count++] = &kernels_avx512bf16;
+    // Intel's units multiply bf16 at half the rate at which they multiply floats: there its copy is one to ask for.
+    const bool pairs = wide && __builtin_cpu_supports("avx512bf16");
+    if (pairs && __builtin_cpu_is("intel")) {
+      tables[count] = tables[count - 1];
+      tables[count++ - 1] = &kernels_avx512bf16;
+    } else if (pairs) {
+      tables[count++] = &kernels_avx512bf16;
+    }
 #endif
   }
 };

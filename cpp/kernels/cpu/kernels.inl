@@ -1,5 +1,7 @@
 // The kernels' files, one line each; each uses those before it. Where KERNEL is a macro, a file only says what it offers,
 // KERNEL(name, arguments): kernels.h makes the table's columns of it, and table.inl a row.
+#include "kernels/cpu/finish.inl"
+#include "kernels/cpu/panel.inl"
 #include "kernels/cpu/product.inl"
 #include "kernels/cpu/rows.inl"
 #include "kernels/cpu/restore.inl"

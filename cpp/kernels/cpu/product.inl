@@ -1,4 +1,5 @@
-// Products of rows with packed weights: one register tile of up to kRows rows × kBlock outputs, for one row and for many.
+// Products of rows with packed weights: one register tile of up to kRows rows × kBlock outputs, for one row and for
+// many. Many rows go through panels where these are faster.
 #ifdef KERNEL
 
 // Blocks [begin, end) of a product; `scratch`: product_scratch() bytes of the calling thread.
@@ -15,14 +16,6 @@ using Sums = Vec[R][kVectors];
 C2C_INLINE uint32_t pair(const Bf16* x) { return read<uint32_t>(x); }
 C2C_INLINE Vec low(uint32_t two) { return spread(__builtin_bit_cast(float, two << 16)); }
 C2C_INLINE Vec high(uint32_t two) { return spread(__builtin_bit_cast(float, two & 0xffff0000U)); }
-
-// Weights come from memory in one stream: they are asked for this many bytes ahead, further than hardware dares.
-constexpr int64_t kAhead = 8192;
-template <int64_t kBytes>
-C2C_INLINE void prefetch(const std::byte* w) {
-#pragma GCC unroll 4
-  for (int64_t b = 0; b < kBytes; b += 64) __builtin_prefetch(w + kAhead + b);
-}
 
 template <int64_t R>
 C2C_INLINE void dot_float(Sums<R>& sums, const float* x, int64_t stride, const std::byte* w, int64_t in) {
@@ -120,14 +113,14 @@ C2C_INLINE void dot_int8(Sums<R>& sums, const Bf16* x, int64_t stride, const std
 
 #if defined(__AVX512BF16__)
 // The bf16 of -8 … 7; twice, so that the fifth bit of an index does not matter.
-alignas(64) constexpr uint16_t kNibbles[32] = {
-    0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000,
-    0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040,
-    0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
+alignas(64) constexpr uint16_t kNibbles[32] = {0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80,
+                                               0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
+                                               0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80,
+                                               0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
 #endif
 
-// Int4: a group is [4][64 outputs] words of 32 bits; word c of an output holds inputs 8c … 8c + 7, of which the even ones
-// lie in the low half (the first lowest) and the odd ones in the high half, each as value + 8.
+// Int4: a group is [4][64 outputs] words of 32 bits; word c of an output holds inputs 8c … 8c + 7, of which the even
+// ones lie in the low half (the first lowest) and the odd ones in the high half, each as value + 8.
 template <int64_t R>
 C2C_INLINE void dot_int4(Sums<R>& sums, const Bf16* x, int64_t stride, const std::byte* w, int64_t in, int64_t column) {
 #if defined(__AVX512BF16__)
@@ -204,67 +197,6 @@ inline void dequantise(Store store, const std::byte* w, int64_t in, Bf16* out) {
   }
 }
 
-template <class T>
-C2C_INLINE void write_row(T* out, const float* sums, int64_t count, Vec (*map)(Vec)) {
-  int64_t c = 0;
-  for (; c + kLanes <= count; c += kLanes) store(out + c, map ? map(load(sums + c)) : load(sums + c));
-  for (; c < count; ++c) {
-    const Vec one = spread(sums[c]);
-    put(out + c, (map ? map(one) : one)[0]);
-  }
-}
-
-template <class T>
-C2C_INLINE void write_gated(T* out, const float* sums, int64_t count, Vec (*map)(Vec)) {
-  for (int64_t c = 0; c < kBlock / 2; c += kLanes) {
-    const Vec value = map(load(sums + c)) * load(sums + kBlock / 2 + c);
-    if (c + kLanes <= count) {
-      store(out + c, value);
-    } else {
-      for (int64_t i = 0; c + i < count && i < kLanes; ++i) put(out + c + i, value[i]);
-    }
-  }
-}
-
-// Rows' type T; sums of `rows` rows of one block.
-template <class T>
-inline void finish(const Product& p, int64_t block, int64_t row, int64_t rows, const float* sums) {
-  const bool gated = p.after >= After::kGateSilu;
-  const int64_t first = gated ? block * kBlock / 2 : block * kBlock;
-  const int64_t count = smaller(p.outputs - first, gated ? kBlock / 2 : kBlock);
-  for (int64_t r = 0; r < rows; ++r, sums += kBlock) {
-    const int64_t at = (row + r) * p.out_stride + first;
-    float* plain = static_cast<float*>(p.out) + at;
-    T* typed = static_cast<T*>(p.out) + at;
-    switch (p.after) {
-      case After::kStore:
-        write_row(plain, sums, count, nullptr);
-        break;
-      case After::kAdd: {
-        int64_t c = 0;
-        for (; c + kLanes <= count; c += kLanes) store(plain + c, load(plain + c) + load(sums + c));
-        for (; c < count; ++c) plain[c] += sums[c];
-        break;
-      }
-      case After::kStoreRow:
-        write_row(typed, sums, count, nullptr);
-        break;
-      case After::kGelu:
-        write_row(typed, sums, count, gelu);
-        break;
-      case After::kGateSilu:
-        write_gated(typed, sums, count, silu);
-        break;
-      case After::kGateGelu:
-        write_gated(typed, sums, count, gelu);
-        break;
-      case After::kGateGeluTanh:
-        write_gated(typed, sums, count, gelu_tanh);
-        break;
-    }
-  }
-}
-
 template <Store S, int64_t R>
 void tile(const Product& p, int64_t block, const std::byte* weight, int64_t row) {
   using T = std::conditional_t<S == Store::kFloat, float, Bf16>;
@@ -303,6 +235,12 @@ void tile(const Product& p, int64_t block, const std::byte* weight, int64_t row)
 
 template <Store S>
 void all_rows(const Product& p, int64_t block, const std::byte* weight) {
+#if !defined(__AVX512BF16__)
+  if constexpr (S == Store::kBf16)
+    if (p.rows > kRows) return panels<Bf16>(p, block, weight);
+#endif
+  if constexpr (S == Store::kFloat)
+    if (p.rows > kRows) return panels<float>(p, block, weight);
   int64_t parts = (p.rows + kRows - 1) / kRows;
   for (int64_t row = 0, rows; row < p.rows; row += rows, --parts) {
     rows = (p.rows - row + parts - 1) / parts;  // even tiles: 8 rows are 4 + 4, not 6 + 2

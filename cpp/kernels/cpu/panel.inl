@@ -1,0 +1,126 @@
+// Products of many rows by multiplying and adding floats: a block's weights are taken in panels of a few inputs that
+// stay in the first-level cache while a group of rows passes by. Weights of bf16 become float once a panel, not once a
+// tile.
+#ifndef KERNEL
+
+namespace c2c::C2C_ISA {
+
+constexpr int64_t kPanel = 64;                          // inputs of a panel
+constexpr int64_t kPanelRows = kLanes > 4 ? 6 : kRows;  // rows of a register tile
+constexpr int64_t kPanelGroup = 16 * kPanelRows;        // rows that pass by a panel
+
+// Weights come from memory in one stream: they are asked for this many bytes ahead, further than hardware dares.
+constexpr int64_t kAhead = 8192;
+template <int64_t kBytes>
+C2C_INLINE void prefetch(const std::byte* w) {
+#pragma GCC unroll 4
+  for (int64_t b = 0; b < kBytes; b += 64) __builtin_prefetch(w + kAhead + b);
+}
+
+// sums[r] += x[r] · panel for R rows; the first tile of a group is the one that waits for the panel to come from
+// memory.
+template <int64_t R>
+void panel_tile(float* sums, const float* x, int64_t stride, const float* panel, int64_t count, bool first) {
+  for (int64_t column = 0; column < kBlock; column += kTile) {
+    Vec s[R][kVectors];
+#pragma GCC unroll 6
+    for (int64_t r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kVectors; ++v) s[r][v] = load(sums + r * kBlock + column + v * kLanes);
+    const float* w = panel + column;
+    for (int64_t k = 0; k < count; ++k, w += kBlock) {
+      if (first) prefetch<kTile * 4>(reinterpret_cast<const std::byte*>(w));
+      Vec b[kVectors];
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kVectors; ++v) b[v] = load(w + v * kLanes);
+#pragma GCC unroll 6
+      for (int64_t r = 0; r < R; ++r) {
+        const Vec a = spread(x[r * stride + k]);
+#pragma GCC unroll 4
+        for (int64_t v = 0; v < kVectors; ++v) s[r][v] += a * b[v];
+      }
+    }
+#pragma GCC unroll 6
+    for (int64_t r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kVectors; ++v) store(sums + r * kBlock + column + v * kLanes, s[r][v]);
+  }
+}
+
+C2C_INLINE void panel_tile(int64_t rows, float* sums, const float* x, int64_t stride, const float* panel, int64_t count,
+                           bool first) {
+  switch (rows) {
+    case 1:
+      return panel_tile<1>(sums, x, stride, panel, count, first);
+    case 2:
+      return panel_tile<2>(sums, x, stride, panel, count, first);
+    case 3:
+      return panel_tile<3>(sums, x, stride, panel, count, first);
+    case 4:
+      return panel_tile<4>(sums, x, stride, panel, count, first);
+    case 5:
+      return panel_tile<5>(sums, x, stride, panel, count, first);
+    default:
+      return panel_tile<6>(sums, x, stride, panel, count, first);
+  }
+}
+
+// A panel of `count` inputs as floats, [count][kBlock].
+C2C_INLINE const float* widened(const Bf16* weight, int64_t count, float* out) {
+  const auto* w = reinterpret_cast<const std::byte*>(weight);
+  for (int64_t k = 0; k < count; k += 2)
+    for (int64_t c = 0; c < kBlock; c += kLanes, w += kLanes * 4) {
+      prefetch<kLanes * 4>(w);
+      const auto two = read<Bits>(w);
+      store(out + k * kBlock + c, (Vec)(two << 16));
+      store(out + (k + 1) * kBlock + c, (Vec)(two & 0xffff0000U));
+    }
+  return out;
+}
+C2C_INLINE const float* widened(const float* weight, int64_t, float*) { return weight; }
+
+// Adds the products of `in` inputs to the sums of a group of rows.
+template <class T>
+void panel_inputs(float* sums, int64_t rows, const T* x, int64_t stride, const T* weight, int64_t in) {
+  alignas(64) float space[sizeof(T) == 2 ? kPanel * kBlock : 1];
+  alignas(64) float near[sizeof(T) == 2 ? kPanelRows * kPanel : 1];
+  for (int64_t k0 = 0; k0 < in; k0 += kPanel) {
+    const int64_t count = smaller(kPanel, in - k0);
+    const float* panel = widened(weight + k0 * kBlock, count, space);
+    int64_t parts = (rows + kPanelRows - 1) / kPanelRows;
+    for (int64_t row = 0, part; row < rows; row += part, --parts) {
+      part = (rows - row + parts - 1) / parts;  // even tiles: 8 rows are 4 + 4, not 6 + 2
+      const T* from = x + row * stride + k0;
+      if constexpr (sizeof(T) == 2) {
+        for (int64_t r = 0; r < part; ++r) {
+          int64_t k = 0;
+          for (; k + kLanes <= count; k += kLanes) store(near + r * kPanel + k, load(from + r * stride + k));
+          for (; k < count; ++k) near[r * kPanel + k] = wide(from[r * stride + k]);
+        }
+        panel_tile(part, sums + row * kBlock, near, kPanel, panel, count, false);
+      } else {
+        panel_tile(part, sums + row * kBlock, from, stride, panel, count, row == 0);
+      }
+    }
+  }
+}
+
+template <class T>
+void panels(const Product& p, int64_t block, const std::byte* weight) {
+  alignas(64) float sums[kPanelGroup * kBlock];
+  const T* w = reinterpret_cast<const T*>(weight);
+  for (int64_t row = 0; row < p.rows; row += kPanelGroup) {
+    const int64_t rows = smaller(kPanelGroup, p.rows - row);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < kBlock; c += kLanes)
+        store(sums + r * kBlock + c, p.bias ? load(p.bias + block * kBlock + c) : Vec{});
+    panel_inputs(sums, rows, static_cast<const T*>(p.x) + row * p.x_stride, p.x_stride, w, p.in);
+    if (p.in2 > 0)
+      panel_inputs(sums, rows, static_cast<const T*>(p.x2) + row * p.x2_stride, p.x2_stride, w + p.in * kBlock, p.in2);
+    finish<T>(p, block, row, rows, sums);
+  }
+}
+
+}  // namespace c2c::C2C_ISA
+
+#endif
