@@ -91,6 +91,10 @@ void panel_inputs(float* sums, int64_t rows, const T* x, int64_t stride, const T
     for (int64_t row = 0, part; row < rows; row += part, --parts) {
       part = (rows - row + parts - 1) / parts;  // even tiles: 8 rows are 4 + 4, not 6 + 2
       const T* from = x + row * stride + k0;
+      // The next tile's rows lie in a cache further away.
+      for (int64_t r = part; r < smaller(2 * part, rows - row); ++r)
+        for (int64_t k = 0; k < count; k += 64 / static_cast<int64_t>(sizeof(T)))
+          __builtin_prefetch(from + r * stride + k);
       if constexpr (sizeof(T) == 2) {
         for (int64_t r = 0; r < part; ++r) {
           int64_t k = 0;
