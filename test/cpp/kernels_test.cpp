@@ -92,8 +92,14 @@ double bound(Store store) {
 
 void products(const Kernels& k) {
   for (const Store store : {Store::kFloat, Store::kBf16, Store::kInt8, Store::kInt4}) {
-    for (const auto& [rows, in, out] :
-         {std::tuple{1, 1024, 256}, {1, 33, 5}, {2, 96, 64}, {3, 112, 100}, {5, 7, 65}, {8, 64, 130}, {29, 304, 112}, {199, 131, 70}}) {
+    for (const auto& [rows, in, out] : {std::tuple{1, 1024, 256},
+                                        {1, 33, 5},
+                                        {2, 96, 64},
+                                        {3, 112, 100},
+                                        {5, 7, 65},
+                                        {8, 64, 130},
+                                        {29, 304, 112},
+                                        {199, 131, 70}}) {
       const std::string label = std::string(k.name) + " " + name_of(store) + " product " + std::to_string(rows) + "x" +
                                 std::to_string(in) + "x" + std::to_string(out);
       run(label, [&, rows = rows, in = in, out = out] {
