@@ -22,11 +22,7 @@ C2C_INLINE void prefetch(const std::byte* w) {
 template <int64_t R>
 void panel_tile(float* sums, const float* x, int64_t stride, const float* panel, int64_t count, bool first) {
   for (int64_t column = 0; column < kBlock; column += kTile) {
-    Vec s[R][kVectors];
-#pragma GCC unroll 6
-    for (int64_t r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int64_t v = 0; v < kVectors; ++v) s[r][v] = load(sums + r * kBlock + column + v * kLanes);
+    Vec s[R][kVectors] = {};
     const float* w = panel + column;
     for (int64_t k = 0; k < count; ++k, w += kBlock) {
       if (first) prefetch<kTile * 4>(reinterpret_cast<const std::byte*>(w));
@@ -43,7 +39,10 @@ void panel_tile(float* sums, const float* x, int64_t stride, const float* panel,
 #pragma GCC unroll 6
     for (int64_t r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int64_t v = 0; v < kVectors; ++v) store(sums + r * kBlock + column + v * kLanes, s[r][v]);
+      for (int64_t v = 0; v < kVectors; ++v) {
+        float* sum = sums + r * kBlock + column + v * kLanes;
+        store(sum, load(sum) + s[r][v]);
+      }
   }
 }
 
