@@ -8,13 +8,13 @@ namespace c2c {
 
 extern const Kernels kernels_baseline;
 #if defined(__x86_64__)
-extern const Kernels kernels_avx2, kernels_avx512, kernels_avx512bf16;
+extern const Kernels kernels_avx2, kernels_avx512, kernels_avx512bf16, kernels_avx512intel;
 #endif
 
 namespace {
 
 struct Found {
-  std::array<const Kernels*, 4> tables{};
+  std::array<const Kernels*, 5> tables{};
   size_t count = 0;
   Found() {
     tables[count++] = &kernels_baseline;
@@ -24,13 +24,9 @@ struct Found {
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (wide) tables[count++] = &kernels_avx512;
-    // Intel's units multiply bf16 at half the rate at which they multiply floats: there its copy is one to ask for.
-    const bool pairs = wide && __builtin_cpu_supports("avx512bf16");
-    if (pairs && __builtin_cpu_is("intel")) {
-      tables[count] = tables[count - 1];
-      tables[count++ - 1] = &kernels_avx512bf16;
-    } else if (pairs) {
+    if (wide && __builtin_cpu_supports("avx512bf16")) {
       tables[count++] = &kernels_avx512bf16;
+      if (__builtin_cpu_is("intel")) tables[count++] = &kernels_avx512intel;
     }
 #endif
   }

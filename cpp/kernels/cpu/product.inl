@@ -235,10 +235,8 @@ void tile(const Product& p, int64_t block, const std::byte* weight, int64_t row)
 
 template <Store S>
 void all_rows(const Product& p, int64_t block, const std::byte* weight) {
-#if !defined(__AVX512BF16__)
-  if constexpr (S == Store::kBf16)
+  if constexpr (S == Store::kBf16 && kFloatRows)
     if (p.rows > kRows) return panels<Bf16>(p, block, weight);
-#endif
   if constexpr (S == Store::kFloat)
     if (p.rows > kRows) return panels<float>(p, block, weight);
   int64_t parts = (p.rows + kRows - 1) / kRows;
@@ -267,7 +265,7 @@ void all_rows(const Product& p, int64_t block, const std::byte* weight) {
 }
 
 // Rows up to which quantised weights are used as they are; for more, a block is turned to bf16 once.
-constexpr int64_t direct_rows(Store store) { return store == Store::kInt4 ? 64 : kRows; }
+constexpr int64_t direct_rows(Store store) { return store == Store::kInt8 ? kRows : kFloatRows ? 2 * kRows : 64; }
 
 inline void product(const Product& p, int64_t begin, int64_t end, std::byte* scratch) {
   const int64_t in = padded_inputs(p.store, p.in), bytes = block_bytes(p.store, p.in + p.in2);

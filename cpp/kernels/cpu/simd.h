@@ -22,6 +22,13 @@ constexpr int64_t kLanes = 4, kVectors = 4, kRows = 4;
 #endif
 constexpr int64_t kTile = kLanes * kVectors;
 
+// Whether many rows of bf16 are multiplied as floats: where no unit multiplies bf16, or floats are faster.
+#if defined(__AVX512BF16__) && !defined(C2C_FLOAT_ROWS)
+constexpr bool kFloatRows = false;
+#else
+constexpr bool kFloatRows = true;
+#endif
+
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
