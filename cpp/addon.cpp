@@ -14,6 +14,8 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   auto result = Napi::Object::New(call.Env());
   result.Set("libtorch", Napi::String::New(call.Env(), TORCH_VERSION));
   result.Set("threads", Napi::Number::New(call.Env(), at::get_num_threads()));
+  const std::chrono::duration<double, std::milli> stepped = Executor::instance().stepped();
+  result.Set("stepMs", Napi::Number::New(call.Env(), stepped.count()));
   return result;
 }
 

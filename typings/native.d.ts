@@ -462,8 +462,11 @@ export interface Native {
     checksum: string,
     cancel: NativeCancel | null,
   ): Promise<boolean>;
-  /** libtorch's version as the addon sees it at run time, e.g. "2.13.0". */
-  info(): { libtorch: string; threads: number };
+  /**
+   * libtorch's version as the addon sees it at run time, e.g. "2.13.0". `stepMs`: what steps of decode computed in this process so
+   * far, without their way to the executor and back.
+   */
+  info(): { libtorch: string; threads: number; stepMs: number };
   /** CUDA devices by index; none before the loader has opened libtorch's part for CUDA. */
   devices(): NativeDeviceFacts[];
   setThreads(threads: number): void;

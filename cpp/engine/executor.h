@@ -1,6 +1,8 @@
 // One thread for every native job of the process: a fixed order, a bounded number of threads, something to join at
 // exit.
 #pragma once
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -39,6 +41,9 @@ class Executor {
   // For process exit: raises every cancel flag, drops what waits and joins the thread. Later submits are dropped.
   void drain();
   void set_threads(int threads);
+  // What steps of decode computed in this process so far, without their way to the executor and back.
+  std::chrono::nanoseconds stepped() const { return std::chrono::nanoseconds(stepped_.load()); }
+  void count_step(std::chrono::nanoseconds spent) { stepped_ += spent.count(); }
 
  private:
   void loop();
@@ -50,6 +55,7 @@ class Executor {
   std::thread thread_;
   bool stopping_ = false;
   int threads_ = 0;
+  std::atomic<int64_t> stepped_{0};
 };
 
 }  // namespace c2c

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <chrono>
 
 #include "cuda/cuda.h"
 #include "napi/arguments.h"
@@ -190,6 +191,7 @@ class StepJob : public Job {
     for (auto& step : steps_) step.cancelled();
   }
   void run() override {
+    auto start = std::chrono::steady_clock::now();
     std::erase_if(steps_, [](Step& step) {
       if (!step.cancel->load()) return false;
       step.cancelled();
@@ -221,7 +223,7 @@ class StepJob : public Job {
         continue;
       }
       const at::Tensor row = rows[i];
-      steps_[i].settle(guard([&]() -> Reply {
+      Reply reply = guard([&]() -> Reply {
         const uint32_t id = steps_[i].sampler->pick(row.const_data_ptr<float>(), row.numel());
         return [id, row = steps_[i].want_logits ? row : at::Tensor()](Napi::Env env) -> Napi::Value {
           auto result = Napi::Object::New(env);
@@ -229,7 +231,11 @@ class StepJob : public Job {
           result.Set("logits", row.defined() ? float_array(env, row).As<Napi::Value>() : env.Null());
           return result;
         };
-      }));
+      });
+      // Waking the JavaScript thread is no part of the step.
+      Executor::instance().count_step(std::chrono::steady_clock::now() - start);
+      steps_[i].settle(std::move(reply));
+      start = std::chrono::steady_clock::now();
     }
   }
 
