@@ -7,8 +7,9 @@ const debug = debuglog("cache-to-cache");
 export class Life {
   readonly kind: ErrorDetails["DISPOSED"]["handle"];
   readonly #free: () => void;
-  readonly #running = new Set<Promise<unknown>>();
   readonly #endings = new Set<() => void>();
+  #running = 0;
+  #waiting: (() => void)[] = [];
   #disposed = false;
   #freed = false;
 
@@ -20,10 +21,6 @@ export class Life {
 
   get disposed(): boolean {
     return this.#disposed;
-  }
-
-  get busy(): boolean {
-    return this.#running.size > 0;
   }
 
   /** DISPOSED when it is. */
@@ -39,13 +36,28 @@ export class Life {
     return () => this.#endings.delete(f);
   }
 
+  /** Work begins that keeps the native side alive until `leave` is called, once for each call of this. */
+  enter(): void {
+    this.#running += 1;
+  }
+
+  /** Work that has entered has ended. */
+  leave(): void {
+    this.#running -= 1;
+    if (this.#running > 0 || !this.#disposed) {
+      return;
+    }
+    this.#release();
+    for (const resolve of this.#waiting.splice(0)) {
+      resolve();
+    }
+  }
+
   /** Starts work that keeps the native side alive until it settles. */
   track<T>(work: Promise<T>): Promise<T> {
-    const settled: Promise<void> = work.then(
-      () => this.#settle(settled),
-      () => this.#settle(settled),
-    );
-    this.#running.add(settled);
+    this.enter();
+    const leave = () => this.leave();
+    work.then(leave, leave);
     return work;
   }
 
@@ -58,18 +70,11 @@ export class Life {
     for (const f of endings) {
       f();
     }
-    return Promise.all(this.#running).then(() => undefined);
-  }
-
-  #settle(work: Promise<unknown>): void {
-    this.#running.delete(work);
-    if (this.#disposed) {
-      this.#release();
-    }
+    return this.#running === 0 ? Promise.resolve() : new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   #release(): void {
-    if (!this.#freed && this.#running.size === 0) {
+    if (!this.#freed && this.#running === 0) {
       this.#freed = true;
       this.#free();
     }

@@ -64,6 +64,29 @@ function open(): Loaded {
   return addon;
 }
 
+/** Signals whose jobs share a cancel handle; null until the first of these jobs. */
+const cancels = new WeakMap<AbortSignal, NativeCancel | null>();
+
+/**
+ * Lets all jobs under a signal share one cancel handle, and one listener that stays. For signals that live no longer than the work
+ * they end: from those of others a job takes its listener back.
+ */
+export function shareCancel(signal: AbortSignal): void {
+  cancels.set(signal, null);
+}
+
+/** The cancel handle that jobs under the signal share; undefined where they share none. */
+function sharedCancel(signal: AbortSignal): NativeCancel | undefined {
+  const made = cancels.get(signal);
+  if (made !== null) {
+    return made;
+  }
+  const cancel = new (native().NativeCancel)();
+  signal.addEventListener("abort", () => cancel.cancel(), { once: true });
+  cancels.set(signal, cancel);
+  return cancel;
+}
+
 /**
  * Runs a native job under an AbortSignal: `job` gets the cancel handle that the signal raises (null without a signal).
  * Rejects with `signal.reason` when it was cancelled and with C2CError where the native side names a code.
@@ -73,15 +96,23 @@ export async function run<T>(
   job: (cancel: NativeCancel | null) => Promise<T>,
 ): Promise<T> {
   signal?.throwIfAborted();
-  const cancel = signal ? new (native().NativeCancel)() : null;
-  const abort = () => cancel?.cancel();
-  signal?.addEventListener("abort", abort, { once: true });
+  const shared = signal ? sharedCancel(signal) : null;
   try {
-    return await job(cancel);
+    return await (signal && shared === undefined ? listening(signal, job) : job(shared ?? null));
   } catch (error) {
     throw converted(error, signal);
+  }
+}
+
+/** Runs a job with a cancel handle and a listener of its own. */
+async function listening<T>(signal: AbortSignal, job: (cancel: NativeCancel) => Promise<T>): Promise<T> {
+  const cancel = new (native().NativeCancel)();
+  const abort = () => cancel.cancel();
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    return await job(cancel);
   } finally {
-    signal?.removeEventListener("abort", abort);
+    signal.removeEventListener("abort", abort);
   }
 }
 

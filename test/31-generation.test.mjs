@@ -1,7 +1,9 @@
+import { getEventListeners } from "node:events";
 import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { isC2CError, loadModel } from "../dist/index.js";
+import { liveHandles } from "../dist/testing.js";
 
 const path = fileURLToPath(new URL("../models/pair/receiver", import.meta.url));
 let model;
@@ -130,6 +132,33 @@ test("an abort rejects with its reason", async () => {
   }
   assert.is(seen.length, 3);
   cache.truncate(0);
+});
+
+test("an abort while a step runs rejects with its reason, and the cache holds whole rows", async () => {
+  const cache = keep(model.cache());
+  const controller = new AbortController();
+  const iterator = model.generate(cache, prompt, { ...free, signal: controller.signal })[Symbol.asyncIterator]();
+  for (let i = 0; i < 3; i++) await iterator.next();
+  const next = iterator.next();
+  const reason = new Error("enough");
+  controller.abort(reason);
+  // The step may have ended before the abort came: then the event after it is refused.
+  const after = next.then(() => iterator.next());
+  await after.then(
+    () => assert.unreachable(),
+    (error) => assert.is(error, reason),
+  );
+  assert.equal(await iterator.next(), { done: true, value: undefined });
+  assert.ok(cache.length <= prompt.length + 3);
+  assert.is(cache.tokens.length, cache.length);
+});
+
+test("steps share one cancel handle, and nothing stays on the caller's signal", async () => {
+  const { signal } = new AbortController();
+  const before = liveHandles().cancel;
+  await events({ ...free, signal });
+  assert.ok(liveHandles().cancel <= before + 1);
+  assert.is(getEventListeners(signal, "abort").length, 0);
 });
 
 test("several at once, each as if alone", async () => {

@@ -230,7 +230,10 @@ export class NativeModel {
     given: boolean,
     cancel: NativeCancel | null,
   ): Promise<Float32Array | null>;
-  /** forward, then the sampler's choice from the last row. Steps waiting for one model run as one ragged batch. */
+  /**
+   * forward, then the sampler's choice from the last row: its id alone unless logits are wanted. Steps waiting for one model run as
+   * one ragged batch.
+   */
   step(
     cache: NativeCache,
     sampler: NativeSampler,
@@ -239,7 +242,7 @@ export class NativeModel {
     given: boolean,
     wantLogits: boolean,
     cancel: NativeCancel | null,
-  ): Promise<{ id: number; logits: Float32Array | null }>;
+  ): Promise<number | { id: number; logits: Float32Array }>;
   dispose(): void;
 }
 

@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+
 namespace c2c {
 
 Executor& Executor::instance() {
@@ -21,6 +23,9 @@ void Executor::submit(std::vector<std::shared_ptr<Job>> jobs) {
   }
   if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
   for (auto& job : jobs) queue_.push_back(std::move(job));
+  waiting_.store(queue_.size());
+  // Woken with the mutex held, the thread would only wait for that.
+  lock.unlock();
   wake_.notify_one();
 }
 
@@ -42,8 +47,27 @@ void Executor::set_threads(int threads) {
   threads_ = threads;
 }
 
+void Executor::linger(std::unique_lock<std::mutex>& lock, size_t expected) {
+  // Longer than JavaScript takes for a token, far shorter than a large model's step. Yielding instead would cost a time
+  // slice wherever others want this core.
+  constexpr std::chrono::microseconds kMost{80};
+  lock.unlock();
+  auto start = std::chrono::steady_clock::now();
+  for (size_t seen = waiting_;;) {
+    const size_t waiting = waiting_;
+    // A thread that found the mutex taken would sleep for it.
+    if ((stopping_ || waiting >= expected) && lock.try_lock()) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (waiting != seen) start = now;
+    seen = waiting;
+    if (now - start > kMost) break;
+  }
+  lock.lock();
+}
+
 void Executor::loop() {
   int applied = 0;
+  const unsigned cores = std::thread::hardware_concurrency();
   std::unique_lock lock(mutex_);
   for (;;) {
     wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
@@ -57,6 +81,7 @@ void Executor::loop() {
         next = joins ? queue_.erase(next) : std::next(next);
       }
     }
+    waiting_.store(queue_.size());
     // The setting belongs to the thread that runs ops.
     if (threads_ != 0 && threads_ != applied) at::set_num_threads(applied = threads_);
     auto job = current_;
@@ -66,9 +91,14 @@ void Executor::loop() {
     } else {
       job->run();
     }
+    const size_t expected = drop ? 0 : job->expected();
+    const void* key = job->batch_key();
     job.reset();
     lock.lock();
     current_.reset();
+    // For a single one the thread sleeps: looking out takes a core, which costs more than waking where all are busy.
+    const auto same = [&](const auto& other) { return other->batch_key() == key; };
+    if (expected > 1 && cores > 1 && std::all_of(queue_.begin(), queue_.end(), same)) linger(lock, expected);
   }
 }
 

@@ -118,18 +118,19 @@ std::shared_ptr<Bridge> Bridge::open(Napi::Env env) {
 }
 
 void Bridge::close() {
-  const std::lock_guard lock(mutex_);
   for (const auto& weak : flags_) {
     if (const auto flag = weak.lock()) flag->store(true);
   }
+  const std::lock_guard lock(mutex_);
   if (function_ != nullptr) napi_release_threadsafe_function(std::exchange(function_, nullptr), napi_tsfn_abort);
 }
 
 void Bridge::begin(Napi::Env env, const CancelFlag& cancel) {
-  const std::lock_guard lock(mutex_);
   if (pending_++ == 0) napi_ref_threadsafe_function(env, function_);
   std::erase_if(flags_, [](const auto& weak) { return weak.expired(); });
-  flags_.push_back(cancel);
+  // Jobs may share a flag.
+  const auto same = [&](const auto& weak) { return !weak.owner_before(cancel) && !cancel.owner_before(weak); };
+  if (std::none_of(flags_.begin(), flags_.end(), same)) flags_.emplace_back(cancel);
 }
 
 void Bridge::settle(Napi::Promise::Deferred deferred, Reply reply) {

@@ -27,6 +27,7 @@ class Bridge {
  private:
   void close();
 
+  // Against the end: `function_` changes under it, on the JavaScript thread. What follows is that thread's alone.
   std::mutex mutex_;
   napi_threadsafe_function function_ = nullptr;
   int pending_ = 0;

@@ -180,6 +180,7 @@ class StepJob : public Job {
     steps_.push_back(std::move(step));
   }
   const void* batch_key() const override { return model_.get(); }
+  size_t expected() const override { return expected_; }
   bool absorb(std::shared_ptr<Job>& other) override {
     auto* job = dynamic_cast<StepJob*>(other.get());
     if (job == nullptr) return false;
@@ -217,6 +218,8 @@ class StepJob : public Job {
       rows = model_->forward(requests, steps_.size() == 1 ? steps_[0].cancel : nullptr);
       return nullptr;
     });
+    // Each is followed by its generation's next step; before any is settled none of these can be among those that wait.
+    if (!problem) expected_ = steps_.size() + Executor::instance().waiting();
     for (size_t i = 0; i < steps_.size(); ++i) {
       if (problem) {
         steps_[i].settle(problem);
@@ -225,10 +228,11 @@ class StepJob : public Job {
       const at::Tensor row = rows[i];
       Reply reply = guard([&]() -> Reply {
         const uint32_t id = steps_[i].sampler->pick(row.const_data_ptr<float>(), row.numel());
-        return [id, row = steps_[i].want_logits ? row : at::Tensor()](Napi::Env env) -> Napi::Value {
+        if (!steps_[i].want_logits) return [id](Napi::Env env) -> Napi::Value { return Napi::Number::New(env, id); };
+        return [id, row](Napi::Env env) -> Napi::Value {
           auto result = Napi::Object::New(env);
           result.Set("id", Napi::Number::New(env, id));
-          result.Set("logits", row.defined() ? float_array(env, row).As<Napi::Value>() : env.Null());
+          result.Set("logits", float_array(env, row));
           return result;
         };
       });
@@ -242,6 +246,7 @@ class StepJob : public Job {
  private:
   std::shared_ptr<const Decoder> model_;
   std::vector<Step> steps_;
+  size_t expected_ = 0;
 };
 
 }  // namespace

@@ -1,10 +1,12 @@
 import { C2CError } from "../errors.js";
 import { tokenId } from "../model/tokens.js";
+import { shareCancel } from "../native.js";
 import type { Tokenizer } from "../tokens/tokenizer.js";
 import type { Generation, GenerationEvent, ReusedRows, StopReason, Timings } from "../types.js";
 import type { Decoding } from "./options.js";
 import { Writer } from "./writer.js";
 
+type TokenEvent = Extract<GenerationEvent, { type: "token" }>;
 type DoneEvent = Extract<GenerationEvent, { type: "done" }>;
 
 /** A token and, where asked for, the logits that it was chosen from. */
@@ -97,69 +99,68 @@ export class GenerationRun implements Generation {
     await this.#events.return();
   }
 
+  // One generator: what is yielded through a second one costs each event another round of promises.
   async *#run(): AsyncGenerator<GenerationEvent, void> {
-    const { signal } = this.#decoding;
-    const forward = () => this.#abort.abort(signal?.reason);
+    const { signal: given } = this.#decoding;
+    const forward = () => this.#abort.abort(given?.reason);
+    const { signal } = this.#abort;
     try {
       if (this.#cancelled) {
         return;
       }
-      signal?.throwIfAborted();
-      signal?.addEventListener("abort", forward, { once: true });
-      yield* this.#decode(this.#abort.signal);
+      given?.throwIfAborted();
+      given?.addEventListener("abort", forward, { once: true });
+      shareCancel(signal);
+      const writer = new Writer(this.#tokenizer, this.#decoding.stop);
+      const beginning = await this.#source.begin(signal);
+      const firstTokenMs = performance.now() - this.#called;
+      let decodeMs = 0;
+      let choice: Choice = beginning;
+      let reason: StopReason | undefined;
+      while (reason === undefined) {
+        const taken = this.#take(writer, choice, beginning.limit);
+        for (const event of taken.events) {
+          yield event;
+          signal.throwIfAborted();
+        }
+        ({ reason } = taken);
+        if (reason === undefined) {
+          const start = performance.now();
+          choice = await this.#source.step(choice.id, signal);
+          decodeMs += performance.now() - start;
+        }
+      }
+      // Whoever hears that it is done may use the cache.
+      this.#end();
+      this.#done = done(writer, reason, beginning, firstTokenMs, decodeMs);
+      yield this.#done;
     } catch (error) {
       if (!this.#cancelled) {
         this.#failure = { error };
         throw error;
       }
     } finally {
-      signal?.removeEventListener("abort", forward);
+      given?.removeEventListener("abort", forward);
       this.#end();
     }
   }
 
-  async *#decode(signal: AbortSignal): AsyncGenerator<GenerationEvent, void> {
-    const writer = new Writer(this.#tokenizer, this.#decoding.stop);
-    const beginning = await this.#source.begin(signal);
-    const firstTokenMs = performance.now() - this.#called;
-    let decodeMs = 0;
-    let choice: Choice = beginning;
-    let reason: StopReason | undefined;
-    while (reason === undefined) {
-      let ready: GenerationEvent[];
-      if (this.#decoding.eos.has(choice.id)) {
-        const { events, match } = writer.end();
-        ready = events;
-        reason = match === null ? { kind: "eos", token: tokenId(choice.id) } : { kind: "stop", match };
-      } else {
-        const { events, match } = writer.push(choice.id, choice.logits);
-        ready = events;
-        if (match !== null) {
-          reason = { kind: "stop", match };
-        } else if (writer.count >= beginning.limit) {
-          const rest = writer.end();
-          ready = [...ready, ...rest.events];
-          reason = rest.match === null ? { kind: "length" } : { kind: "stop", match: rest.match };
-        }
-      }
-      for (const event of ready) {
-        yield event;
-        signal.throwIfAborted();
-      }
-      if (reason === undefined) {
-        const start = performance.now();
-        choice = await this.#source.step(choice.id, signal);
-        decodeMs += performance.now() - start;
-      }
+  /** The events that a choice makes ready, and why it is the last. */
+  #take(writer: Writer, { id, logits }: Choice, limit: number): { events: readonly TokenEvent[]; reason?: StopReason } {
+    if (this.#decoding.eos.has(id)) {
+      const { events, match } = writer.end();
+      return { events, reason: match === null ? { kind: "eos", token: tokenId(id) } : { kind: "stop", match } };
     }
-    const { promptTokens, prefillMs, sharerMs, fuseMs, reused } = beginning;
-    const newTokens = writer.count;
-    const spent = { prefillMs, sharerMs, fuseMs, firstTokenMs, decodeMs };
-    const timings: Timings = { ...spent, promptTokens, newTokens, ...(reused && { reused }) };
-    // Whoever hears that it is done may use the cache.
-    this.#end();
-    this.#done = { type: "done", text: writer.text, reason, timings };
-    yield this.#done;
+    const { events, match } = writer.push(id, logits);
+    if (match !== null) {
+      return { events, reason: { kind: "stop", match } };
+    }
+    if (writer.count < limit) {
+      return { events };
+    }
+    const rest = writer.end();
+    const reason: StopReason = rest.match === null ? { kind: "length" } : { kind: "stop", match: rest.match };
+    return { events: [...events, ...rest.events], reason };
   }
 
   #end(): void {
@@ -168,4 +169,16 @@ export class GenerationRun implements Generation {
       this.#source.end();
     }
   }
+}
+
+function done(
+  writer: Writer,
+  reason: StopReason,
+  { promptTokens, prefillMs, sharerMs, fuseMs, reused }: Beginning,
+  firstTokenMs: number,
+  decodeMs: number,
+): DoneEvent {
+  const spent = { prefillMs, sharerMs, fuseMs, firstTokenMs, decodeMs };
+  const timings: Timings = { ...spent, promptTokens, newTokens: writer.count, ...(reused && { reused }) };
+  return { type: "done", text: writer.text, reason, timings };
 }

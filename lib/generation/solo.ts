@@ -19,6 +19,8 @@ export class SoloSource implements TokenSource {
   readonly cache: KvCache;
   readonly #next: Uint32Array;
   readonly #decoding: Decoding;
+  /** Of a step; the native side copies what it is called with. */
+  readonly #one = new Uint32Array(1);
   #sampler: NativeSampler | undefined;
   #release: (() => void) | undefined;
 
@@ -47,13 +49,14 @@ export class SoloSource implements TokenSource {
     return { id, logits, limit, promptTokens: history.length, prefillMs, sharerMs: 0, fuseMs: 0 };
   }
 
-  async step(id: number, signal: AbortSignal): Promise<Choice> {
+  step(id: number, signal: AbortSignal): Promise<Choice> {
     const sampler = this.#sampler;
     if (sampler === undefined) {
       throw new Error("step before begin");
     }
     this.#state.life.check();
-    return this.#step(sampler, Uint32Array.of(id), signal);
+    this.#one[0] = id;
+    return this.#step(sampler, this.#one, signal);
   }
 
   end(): void {

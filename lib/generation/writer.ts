@@ -75,6 +75,10 @@ export class Writer {
 
   /** Whether the token leaves a character begun. */
   #partial(id: number, piece: string): boolean {
+    // What ends in a character of one byte leaves none begun.
+    if (piece.charCodeAt(piece.length - 1) < 0x80) {
+      return false;
+    }
     if (this.#tokenizer.isSpecial(id)) {
       return false;
     }

@@ -49,7 +49,14 @@ async function work<T>(
 ): Promise<T> {
   model.life.check();
   cache.life.check();
-  return model.life.track(cache.life.track(run(signal, job)));
+  model.life.enter();
+  cache.life.enter();
+  try {
+    return await run(signal, job);
+  } finally {
+    cache.life.leave();
+    model.life.leave();
+  }
 }
 
 /** NativeModel.forward on a cache that the caller has claimed. No tokens: nothing runs. */
@@ -140,7 +147,8 @@ export async function step(
   given = false,
 ): Promise<{ id: number; logits: Float32Array | null }> {
   const model = modelState(cache.model);
-  return work(model, cache, signal, (cancel) =>
+  const chosen = await work(model, cache, signal, (cancel) =>
     model.native.step(cache.native, sampler, tokens, positions, given, wantLogits, cancel),
   );
+  return typeof chosen === "number" ? { id: chosen, logits: null } : chosen;
 }
