@@ -11,7 +11,7 @@ const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.le
 const receiver = await loadModel(source("receiver"));
 const sharer = await loadModel(source("sharer"));
 const fuser = await loadFuser(source("fuser"), { receiver, sharer });
-const question = (turn) => `${turn}: which fruit does Emil Marlowe love, and what is the job of Silas Jarrow?`;
+const question = (turn) => `${turn}: which fruit does Livia Ridley prefer, and what is the profession of Thea Ibsen?`;
 
 for (const span of ["prompt", "prompt-and-response"]) {
   const times = { fresh: [], next: [] };
@@ -23,7 +23,7 @@ for (const span of ["prompt", "prompt-and-response"]) {
     for (let turn = 0; turn < turns; turn++) {
       messages.push({ role: "user", content: question(turn) });
       if (turn === turns - 2) (await channels.next.prefill(messages)).cache.dispose();
-      if (turn < turns - 1) messages.push({ role: "assistant", content: "He loves cherries; he is a baker by trade." });
+      if (turn < turns - 1) messages.push({ role: "assistant", content: "She likes the mango; the other is a cook by trade." });
     }
     for (const [name, channel] of Object.entries(channels)) {
       const started = performance.now();

@@ -10,7 +10,7 @@ let model;
 let prompt;
 test.before(async () => {
   model = await loadModel({ kind: "folder", path }, { dtype: "float32" });
-  prompt = (await model.encode("Which fruit does Emil Marlowe love?")).tokens;
+  prompt = (await model.encode("Which fruit does Livia Ridley prefer?")).tokens;
 });
 test.after(() => model.dispose());
 

@@ -61,7 +61,7 @@ test("the pair: layers, gates, alignment", async () => {
   assert.equal(fuser.layerMap, [null, null, 3, 4]);
   assert.is(fuser.gates.length, 2);
   assert.ok(fuser.gates.every(({ key, value }) => key > 0 && value > 0));
-  const prompt = await receiver.encode("Which fruit does Emil Marlowe love?");
+  const prompt = await receiver.encode("Which fruit does Livia Ridley prefer?");
   for (const strategy of ["same", "first", "longest", "bytes"]) {
     const alignment = await fuser.align(prompt, { strategy });
     assert.is(alignment.strategy, strategy);
@@ -92,7 +92,7 @@ test("the sharer's knowledge crosses", async () => {
 
 test("prefill reports every link, and prefill and generate agree", async () => {
   const channel = keep(connect(pair.receiver, [{ sharer: pair.sharer, fuser: pair.fuser }]));
-  const { cache, logits, reports } = await channel.prefill("Which fruit does Emil Marlowe love?");
+  const { cache, logits, reports } = await channel.prefill("Which fruit does Livia Ridley prefer?");
   keep(cache);
   assert.is(reports.length, 1);
   assert.ok(reports[0].positions > 0);
@@ -102,7 +102,7 @@ test("prefill reports every link, and prefill and generate agree", async () => {
   );
   const vocab = pair.receiver.shape.vocab;
   const last = logits.slice(-vocab);
-  const generation = channel.generate("Which fruit does Emil Marlowe love?", { maxNewTokens: 1, eos: [] });
+  const generation = channel.generate("Which fruit does Livia Ridley prefer?", { maxNewTokens: 1, eos: [] });
   const { value: first } = await generation[Symbol.asyncIterator]().next();
   assert.is(first.id, last.indexOf(Math.max(...last)));
   assert.ok((await generation.done()).timings.fuseMs > 0);
@@ -144,16 +144,16 @@ test("the response is fused in chats too, by several sharers", async () => {
   const { receiver, sharer, fuser } = pair;
   const links = ["same", "bytes"].map((align) => ({ sharer, fuser, align, span: "prompt-and-response" }));
   const channel = keep(connect(receiver, links, { order: "parallel" }));
-  const done = await channel.generate("Which fruit does Emil Marlowe love?", { maxNewTokens: 4, eos: [] }).done();
+  const done = await channel.generate("Which fruit does Livia Ridley prefer?", { maxNewTokens: 4, eos: [] }).done();
   assert.is(done.timings.newTokens, 4);
 });
 
 test("by text", async () => {
   const channel = keep(connectByText(pair.receiver, pair.sharer, { maxMessageTokens: 8 }));
   assert.equal(channel.links, []);
-  const done = await channel.generate("Which fruit does Emil Marlowe love?", { maxNewTokens: 4 }).done();
+  const done = await channel.generate("Which fruit does Livia Ridley prefer?", { maxNewTokens: 4 }).done();
   assert.ok(done.timings.sharerMs > 0);
-  const { cache, logits } = await channel.prefill("Which fruit does Emil Marlowe love?");
+  const { cache, logits } = await channel.prefill("Which fruit does Livia Ridley prefer?");
   keep(cache);
   assert.is(logits.length, pair.receiver.shape.vocab);
 });

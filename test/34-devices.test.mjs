@@ -196,7 +196,7 @@ async function prefillOf(cache, text) {
 }
 
 test("caches that are prefilled together hold what each would alone", async () => {
-  const text = "Which fruit does Emil Marlowe love?";
+  const text = "Which fruit does Livia Ridley prefer?";
   const together = [receiver.cache(), sharer.cache(), receiver.cache()];
   await prefillTogether(await Promise.all(together.map((cache) => prefillOf(cache, text))));
   for (const cache of together) {
@@ -208,7 +208,7 @@ test("caches that are prefilled together hold what each would alone", async () =
 });
 
 test("one that fails does not stop the others; a wrong argument starts none", async () => {
-  const text = "Which fruit does Emil Marlowe love?";
+  const text = "Which fruit does Livia Ridley prefer?";
   const [small, large] = [receiver.cache({ capacity: 2, grow: false }), sharer.cache()];
   const prefills = await Promise.all([small, large].map((cache) => prefillOf(cache, text)));
   await fails(prefillTogether(prefills), "CACHE_FULL");
@@ -229,7 +229,7 @@ test("one that fails does not stop the others; a wrong argument starts none", as
 });
 
 test("a channel whose models read side by side answers as one whose models do not", async () => {
-  const prompt = "Which fruit does Emil Marlowe love?";
+  const prompt = "Which fruit does Livia Ridley prefer?";
   const fuser = await loadFuser(folder("fuser"), { receiver, sharer });
   const answer = async () => {
     const channel = connect(receiver, [{ sharer, fuser }], { prefixes: false });

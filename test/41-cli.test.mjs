@@ -22,7 +22,7 @@ const run = (args, input = "") =>
     child.on("close", (code) => resolve({ code, stdout, stderr }));
     child.stdin.end(input);
   });
-const question = "What animal does Celia Harrick keep at home?";
+const question = "What pet does Flora Parrish own?";
 
 test("generate streams the receiver's answer", async () => {
   const { code, stdout, stderr } = await run([

@@ -37,7 +37,7 @@ test("prefill of 2,000 tokens", async () => {
 
 test("encoding of a long text", async () => {
   const model = await loadModel(folder("receiver"));
-  const text = "What animal does Celia Harrick keep at home? ".repeat(5000);
+  const text = "What pet does Flora Parrish own? ".repeat(5000);
   const tries = [];
   for (let i = 0; i < 3; i++) tries.push(await lateness(() => model.encodeText(text)));
   await model.dispose();

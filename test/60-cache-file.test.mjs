@@ -39,7 +39,7 @@ test.after(async () => {
   assert.is(liveHandles().cache, 0);
 });
 
-const text = "Where does Emil Marlowe live, and what does he do there all day long?";
+const text = "Where does Livia Ridley live, and what does he do there all day long?";
 async function prefilled(model, words = text) {
   return keep(await model.prefill(await model.encodeText(words)));
 }

@@ -110,8 +110,8 @@ const settings = [
 // The template's rows behind the last message.
 const tail = 5;
 const questions = [
-  "Which fruit does Emil Marlowe love?",
-  "Name the job of Silas Jarrow.",
+  "Which fruit does Livia Ridley prefer?",
+  "Tell me the profession of Thea Ibsen.",
   "And why is that so?",
   "Hm.",
 ];
@@ -153,7 +153,7 @@ for (const { words, order, edited } of settings) {
 
   if (!edited) continue;
   check(`${name}: any history, edited anywhere`, async () => {
-    const content = fc.constantFrom("Which fruit?", "Emil Marlowe loves it.", "no", "Why, why, why? Tell me at once.");
+    const content = fc.constantFrom("Which fruit?", "Livia Ridley likes it.", "no", "Why, why, why? Tell me at once.");
     const turn = fc.record({ kind: fc.constantFrom("go on", "edit", "cut", "answer"), at: fc.nat(9), content });
     await fc.assert(
       fc.asyncProperty(fc.array(turn, { minLength: 2, maxLength: 5 }), async (turns) => {

@@ -78,7 +78,7 @@ if (spawnSync("script", ["--version"], { stdio: "ignore" }).status === 0) {
 
 test("a chat's second turn goes on from the first", async () => {
   const pair = (name) => path(`../models/pair/${name}`);
-  const questions = ["Which fruit does Emil Marlowe love?", "Name the job of Silas Jarrow."];
+  const questions = ["Which fruit does Livia Ridley prefer?", "Tell me the profession of Thea Ibsen."];
   for (const sharer of [[], ["--sharer", pair("sharer"), "--fuser", pair("fuser")]]) {
     const args = ["chat", "--json", "--receiver", pair("receiver"), ...sharer, "--max-new-tokens", "4"];
     const { status, stdout, stderr } = spawnSync(process.execPath, [path("../dist/cli/main.js"), ...args], {

@@ -151,7 +151,7 @@ test("loads from a folder with spaces and other alphabets", async ({ home }) => 
      const [receiver, sharer] = await Promise.all(["receiver", "sharer"].map((name) =>
        loadModel({ kind: "folder", path: new URL("models/pair/" + name, import.meta.url).pathname.split("/").map(decodeURIComponent).join("/") })));
      const fuser = await loadFuser({ kind: "folder", path: "models/pair/fuser" }, { receiver, sharer });
-     console.log(await connect(receiver, [{ sharer, fuser }]).generate("Which fruit does Emil Marlowe love?", { maxNewTokens: 4 }).text());`,
+     console.log(await connect(receiver, [{ sharer, fuser }]).generate("Which fruit does Livia Ridley prefer?", { maxNewTokens: 4 }).text());`,
     libtorch,
   );
   assert.match(stdout, /\w+/);
@@ -163,7 +163,7 @@ test("several environments of one process at once, each with handles of its own"
     (async () => {
       const { loadModel } = await import(workerData.entry);
       const model = await loadModel({ kind: "folder", path: workerData.model });
-      const { tokens } = await model.encode("Which fruit does Emil Marlowe love?");
+      const { tokens } = await model.encode("Which fruit does Livia Ridley prefer?");
       const cache = await model.prefill(model.tokens(tokens.slice(0, -1)));
       const text = await model.generate(cache, model.tokens(tokens.slice(-1)), { maxNewTokens: 8 }).text();
       await model.dispose();

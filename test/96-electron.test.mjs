@@ -9,7 +9,7 @@ import { installApp, startModels } from "../scripts/check/electron-app.mjs";
 import { readElf } from "../scripts/prebuild/elf.mjs";
 
 const HOME = fileURLToPath(new URL("..", import.meta.url));
-const PROMPT = "Which fruit does Emil Marlowe love?";
+const PROMPT = "Which fruit does Livia Ridley prefer?";
 const test = suite("electron");
 let folder;
 let app;

@@ -35,7 +35,7 @@ export function pairCard({ world, probes, fusers, test }: Built, { seed, bar, we
 
 Made by \`npm run make:pair -- --seed ${seed}\`: a receiver (Qwen3-style, ${millions(weights.receiver)} weights), a sharer (Qwen2-style, ${millions(weights.sharer)}) and a fuser for two of the receiver's layers (${millions(weights.fuser)}), trained from scratch in a made-up world of people with a city, a job, a pet, an instrument and a fruit. The sharer knows ${world.train.length + world.validation.length + world.test.length + world.final.length} people, the receiver ${world.receiverTrain.length + world.receiverValidation.length + world.receiverTest.length + world.receiverFinal.length} others; about strangers the receiver says "unknown". The fuser was trained on ${world.train.length} and ${world.receiverTrain.length} of them. \`world.json\` holds everybody and the splits.
 
-Both models were prepared: the sharer was trained so that a fact is in its cache before the prompt ends, the receiver to say "unknown". The card shows content that crosses without text, at a fraction of the time. It does not show that C2C is the best way to combine these two: asking the receiver first and the sharer on "unknown" is right more often.
+Both models were prepared: the sharer was trained so that a fact is in its cache before the prompt ends, the receiver to say "unknown". The card shows content that crosses without text, at a fraction of the time. It does not show that C2C is the best way to combine these two: asking the receiver first and the sharer on "unknown" is right more often. Apache-2.0, as the package.
 
 Figures are shares of right answers, one word, exact match, greedy, in float32; in brackets 95 % intervals over people.
 
@@ -47,7 +47,7 @@ ${kept ? table(kept.final) : "No fuser was trained: a probe says that none would
 
 ## On questions.jsonl
 
-The people that the demo and the audit ask about; fuser and recipe never saw them in training, but their figures were looked at while the recipe was worked on.
+${world.test.length} of the sharer's people and ${world.receiverTest.length} of the receiver's, about whom \`npm run demo\` and the audit ask; the fuser never saw them, but their figures were looked at while the recipe was worked on.
 
 ${test ? table(test) : "Not asked."}
 

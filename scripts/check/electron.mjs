@@ -90,7 +90,7 @@ if (executablePath === undefined) {
     });
     if (process.argv.includes("--picture")) await page.screenshot({ path: join(home, "docs/electron.png") });
     await report.step("cancel", async () => {
-      await page.fill("#prompt", "Name the job of Silas Jarrow. ".repeat(40));
+      await page.fill("#prompt", "Tell me the profession of Thea Ibsen. ".repeat(40));
       await page.click("#ask");
       await page.click("#cancel");
       await status("cancelled");
