@@ -23,7 +23,8 @@ for (const span of ["prompt", "prompt-and-response"]) {
     for (let turn = 0; turn < turns; turn++) {
       messages.push({ role: "user", content: question(turn) });
       if (turn === turns - 2) (await channels.next.prefill(messages)).cache.dispose();
-      if (turn < turns - 1) messages.push({ role: "assistant", content: "She likes the mango; the other is a cook by trade." });
+      if (turn < turns - 1)
+        messages.push({ role: "assistant", content: "She likes the mango; the other is a cook by trade." });
     }
     for (const [name, channel] of Object.entries(channels)) {
       const started = performance.now();

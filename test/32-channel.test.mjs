@@ -86,7 +86,8 @@ test("the sharer's knowledge crosses", async () => {
     if ((await answer(pair.receiver.generate(cache, tokens, { maxNewTokens: 6 }))) === expected) alone += 1;
     cache.dispose();
   }
-  assert.ok(right >= 22, `${right} of 40 right`);
+  // 34 when the pair was made (85 % of all 500); two standard deviations of 40 such questions are 4.5.
+  assert.ok(right >= 29, `${right} of 40 right`);
   assert.ok(alone <= 3, `${alone} of 40 right without the sharer`);
 });
 

@@ -24,6 +24,8 @@ test.after(() => rm(home, { recursive: true, force: true }));
 let folders = 0;
 const fresh = () => join(home, `run-${folders++}`);
 
+// The tokenizer of the pair's receiver is used, so its vocabulary too.
+const { vocab_size } = JSON.parse(await readFile(join(pair, "receiver/config.json"), "utf8"));
 const config = {
   model_type: "qwen3",
   architectures: ["Qwen3ForCausalLM"],
@@ -33,7 +35,7 @@ const config = {
   head_dim: 8,
   num_hidden_layers: 2,
   intermediate_size: 48,
-  vocab_size: 1108,
+  vocab_size,
   max_position_embeddings: 64,
   rms_norm_eps: 1e-6,
   tie_word_embeddings: true,

@@ -182,15 +182,16 @@ test("the embedded pair, probed and scored", async () => {
   const features = await questionFeatures(sharer, foreign.slice(0, 2), [3, 4]);
   assert.is(features[0].length, 2 * 2 * sharer.shape.kvHeads * sharer.shape.headDim + 1);
   const sharers = all.filter(({ who }) => who === "sharer");
-  // Chance is about 0.06.
-  assert.ok((await answerProbe(sharer, sharers.slice(24, 324), foreign)) > 0.3);
+  // Chance is about 0.06; 0.71 when the pair was made.
+  assert.ok((await answerProbe(sharer, sharers.slice(24, 324), foreign)) > 0.5);
 
   const score = await scorePair(fuser, [...foreign, ...part("receiver")], { facts }, 1n);
   assert.is(score.questions, 48);
-  assert.ok(score.foreign.c2c.value > score.foreign.receiver.value + 0.3);
-  assert.ok(score.foreign.c2c.value > score.foreign.noise.value + 0.3);
-  assert.ok(score.foreign.c2c.value > score.foreign.mismatched.value + 0.3);
-  assert.ok(score.swapped.followed.value > score.swapped.kept.value + 0.2);
+  // 83 to 88 points, and 71 of swapped caches, when the pair was made; one of these questions is 4.
+  assert.ok(score.foreign.c2c.value > score.foreign.receiver.value + 0.6);
+  assert.ok(score.foreign.c2c.value > score.foreign.noise.value + 0.6);
+  assert.ok(score.foreign.c2c.value > score.foreign.mismatched.value + 0.6);
+  assert.ok(score.swapped.followed.value > score.swapped.kept.value + 0.4);
   assert.ok(score.own.receiver.value > 0.9);
   const lines = checkBar([score]);
   assert.is(lines.length, 11);

@@ -206,11 +206,12 @@ test("the embedded pair on the sharer's people: content crosses", async () => {
   assert.ok(made.n >= 20 && made.n <= 30);
   const { accuracy, contentGain, benefit } = made;
   assert.ok(accuracy.receiver < 0.1 && accuracy.sharer === 1, JSON.stringify(accuracy));
-  assert.ok(accuracy.correct > 0.5 && accuracy.mismatched < 0.2 && accuracy.zeroed < 0.25 && accuracy.noise < 0.25);
+  // 86, 3, 0 and 3 % when the pair was made; one of these questions is 3 %.
+  assert.ok(accuracy.correct > 0.7 && accuracy.mismatched < 0.14 && accuracy.zeroed < 0.14 && accuracy.noise < 0.14);
   assert.is(accuracy.self, null);
   assert.is(accuracy.text, null);
   assert.ok(Math.abs(contentGain.value - (accuracy.correct - accuracy.mismatched)) < 1e-12);
-  assert.ok(contentGain.low > 0.2 && contentGain.p < 1e-3 && benefit.p < 1e-3);
+  assert.ok(contentGain.low > 0.4 && contentGain.p < 1e-3 && benefit.p < 1e-3);
 });
 
 test("text and progress; the same files give the same numbers, however many are asked at once", async () => {
