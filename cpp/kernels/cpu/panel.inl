@@ -9,23 +9,21 @@ constexpr int64_t kPanel = 64;                          // inputs of a panel
 constexpr int64_t kPanelRows = kLanes > 4 ? 6 : kRows;  // rows of a register tile
 constexpr int64_t kPanelGroup = 16 * kPanelRows;        // rows that pass by a panel
 
-// Weights come from memory in one stream: they are asked for this many bytes ahead, further than hardware dares.
-constexpr int64_t kAhead = 8192;
-template <int64_t kBytes>
-C2C_INLINE void prefetch(const std::byte* w) {
-#pragma GCC unroll 4
-  for (int64_t b = 0; b < kBytes; b += 64) __builtin_prefetch(w + kAhead + b);
-}
+// Bytes to ask for while a tile is multiplied, `step` with each input. Asked for all at once, they would hold it up.
+struct Ahead {
+  const std::byte* from = nullptr;
+  int64_t step = 0;
+};
 
-// sums[r] += x[r] · panel for R rows; the first tile of a group is the one that waits for the panel to come from
-// memory.
+// sums[r] += x[r] · panel for R rows.
 template <int64_t R>
-void panel_tile(float* sums, const float* x, int64_t stride, const float* panel, int64_t count, bool first) {
+void panel_tile(float* sums, const float* x, int64_t stride, const float* panel, int64_t count, Ahead ahead) {
   for (int64_t column = 0; column < kBlock; column += kTile) {
     Vec s[R][kVectors] = {};
     const float* w = panel + column;
     for (int64_t k = 0; k < count; ++k, w += kBlock) {
-      if (first) prefetch<kTile * 4>(reinterpret_cast<const std::byte*>(w));
+      if (column == 0)
+        for (int64_t i = 0; i < ahead.step; i += 64) __builtin_prefetch(ahead.from + k * ahead.step + i);
       Vec b[kVectors];
 #pragma GCC unroll 4
       for (int64_t v = 0; v < kVectors; ++v) b[v] = load(w + v * kLanes);
@@ -47,20 +45,20 @@ void panel_tile(float* sums, const float* x, int64_t stride, const float* panel,
 }
 
 C2C_INLINE void panel_tile(int64_t rows, float* sums, const float* x, int64_t stride, const float* panel, int64_t count,
-                           bool first) {
+                           Ahead ahead) {
   switch (rows) {
     case 1:
-      return panel_tile<1>(sums, x, stride, panel, count, first);
+      return panel_tile<1>(sums, x, stride, panel, count, ahead);
     case 2:
-      return panel_tile<2>(sums, x, stride, panel, count, first);
+      return panel_tile<2>(sums, x, stride, panel, count, ahead);
     case 3:
-      return panel_tile<3>(sums, x, stride, panel, count, first);
+      return panel_tile<3>(sums, x, stride, panel, count, ahead);
     case 4:
-      return panel_tile<4>(sums, x, stride, panel, count, first);
+      return panel_tile<4>(sums, x, stride, panel, count, ahead);
     case 5:
-      return panel_tile<5>(sums, x, stride, panel, count, first);
+      return panel_tile<5>(sums, x, stride, panel, count, ahead);
     default:
-      return panel_tile<6>(sums, x, stride, panel, count, first);
+      return panel_tile<6>(sums, x, stride, panel, count, ahead);
   }
 }
 
@@ -69,7 +67,6 @@ C2C_INLINE const float* widened(const Bf16* weight, int64_t count, float* out) {
   const auto* w = reinterpret_cast<const std::byte*>(weight);
   for (int64_t k = 0; k < count; k += 2)
     for (int64_t c = 0; c < kBlock; c += kLanes, w += kLanes * 4) {
-      prefetch<kLanes * 4>(w);
       const auto two = read<Bits>(w);
       store(out + k * kBlock + c, (Vec)(two << 16));
       store(out + (k + 1) * kBlock + c, (Vec)(two & 0xffff0000U));
@@ -82,12 +79,17 @@ C2C_INLINE const float* widened(const float* weight, int64_t, float*) { return w
 template <class T>
 void panel_inputs(float* sums, int64_t rows, const T* x, int64_t stride, const T* weight, int64_t in) {
   alignas(64) float space[sizeof(T) == 2 ? kPanel * kBlock : 1];
-  alignas(64) float near[sizeof(T) == 2 ? kPanelRows * kPanel : 1];
+  alignas(64) float wide_rows[sizeof(T) == 2 ? kPanelRows * kPanel : 1];
   for (int64_t k0 = 0; k0 < in; k0 += kPanel) {
     const int64_t count = smaller(kPanel, in - k0);
     const float* panel = widened(weight + k0 * kBlock, count, space);
     int64_t parts = (rows + kPanelRows - 1) / kPanelRows;
-    for (int64_t row = 0, part; row < rows; row += part, --parts) {
+    // The first tiles ask for the panel behind this one, a line with each input where there are tiles enough.
+    constexpr int64_t kInput = kBlock * static_cast<int64_t>(sizeof(T));
+    const int64_t asking = smaller(parts, kInput / 64);
+    Ahead ahead{reinterpret_cast<const std::byte*>(weight + (k0 + count) * kBlock), kInput / asking};
+    for (int64_t row = 0, part, tile = 0; row < rows; row += part, --parts, ++tile) {
+      if (tile == asking) ahead = {};
       part = (rows - row + parts - 1) / parts;  // even tiles: 8 rows are 4 + 4, not 6 + 2
       const T* from = x + row * stride + k0;
       // The next tile's rows lie in a cache further away.
@@ -97,13 +99,14 @@ void panel_inputs(float* sums, int64_t rows, const T* x, int64_t stride, const T
       if constexpr (sizeof(T) == 2) {
         for (int64_t r = 0; r < part; ++r) {
           int64_t k = 0;
-          for (; k + kLanes <= count; k += kLanes) store(near + r * kPanel + k, load(from + r * stride + k));
-          for (; k < count; ++k) near[r * kPanel + k] = wide(from[r * stride + k]);
+          for (; k + kLanes <= count; k += kLanes) store(wide_rows + r * kPanel + k, load(from + r * stride + k));
+          for (; k < count; ++k) wide_rows[r * kPanel + k] = wide(from[r * stride + k]);
         }
-        panel_tile(part, sums + row * kBlock, near, kPanel, panel, count, false);
+        panel_tile(part, sums + row * kBlock, wide_rows, kPanel, panel, count, ahead);
       } else {
-        panel_tile(part, sums + row * kBlock, from, stride, panel, count, row == 0);
+        panel_tile(part, sums + row * kBlock, from, stride, panel, count, ahead);
       }
+      ahead.from += count * ahead.step;
     }
   }
 }

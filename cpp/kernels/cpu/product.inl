@@ -17,6 +17,14 @@ C2C_INLINE uint32_t pair(const Bf16* x) { return read<uint32_t>(x); }
 C2C_INLINE Vec low(uint32_t two) { return spread(__builtin_bit_cast(float, two << 16)); }
 C2C_INLINE Vec high(uint32_t two) { return spread(__builtin_bit_cast(float, two & 0xffff0000U)); }
 
+// Weights come from memory in one stream: they are asked for this many bytes ahead, further than hardware dares.
+constexpr int64_t kAhead = 8192;
+template <int64_t kBytes>
+C2C_INLINE void prefetch(const std::byte* w) {
+#pragma GCC unroll 4
+  for (int64_t b = 0; b < kBytes; b += 64) __builtin_prefetch(w + kAhead + b);
+}
+
 template <int64_t R>
 C2C_INLINE void dot_float(Sums<R>& sums, const float* x, int64_t stride, const std::byte* w, int64_t in) {
   for (int64_t k = 0; k < in; ++k, w += kBlock * 4) {
