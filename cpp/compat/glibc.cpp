@@ -1,6 +1,7 @@
 // Lets a module that was built on a newer Linux run on glibc 2.28 with GCC 8's libstdc++. The linker sends every call
 // of the functions below here (-Wl,--wrap in CMakeLists.txt), and they go on to the version that old and new systems
 // have; `npm run check:binaries -- --strict` says when one is missing from both lists.
+#include <pthread.h>
 #include <sys/stat.h>
 
 #include <condition_variable>
@@ -9,9 +10,11 @@
 
 #if defined(__x86_64__)
 #define C2C_OLDEST "GLIBC_2.2.5"
+#define C2C_OLDEST_DLINFO "GLIBC_2.3.3"
 #define C2C_STAT_VERSION 1
 #elif defined(__aarch64__)
 #define C2C_OLDEST "GLIBC_2.17"
+#define C2C_OLDEST_DLINFO C2C_OLDEST
 #define C2C_STAT_VERSION 0
 #else
 #error "which version of a symbol is the oldest is not known for this architecture"
@@ -29,6 +32,8 @@ double oldest_log2(double);
 double oldest_pow(double, double);
 void* oldest_dlopen(const char*, int);
 char* oldest_dlerror();
+int oldest_dlinfo(void*, int, void*);
+int oldest_pthread_mutex_trylock(pthread_mutex_t*);
 int oldest___fxstat(int version, int file, struct stat* info);
 void oldest_wait(std::condition_variable*, std::unique_lock<std::mutex>*);
 void copy_runtime_error(void* self, const std::runtime_error& from) __asm__("_ZNSt13runtime_errorC2ERKS_");
@@ -40,7 +45,9 @@ C2C_OLD(log2);
 C2C_OLD(pow);
 C2C_OLD(dlopen);
 C2C_OLD(dlerror);
+C2C_OLD(pthread_mutex_trylock);
 C2C_OLD(__fxstat);
+__asm__(".symver oldest_dlinfo,dlinfo@" C2C_OLDEST_DLINFO);
 __asm__(".symver oldest_wait,_ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE@GLIBCXX_3.4.11");
 
 // glibc 2.29: the same functions without the error handling of System V.
@@ -53,9 +60,11 @@ double __wrap_pow(double x, double y) { return oldest_pow(x, y); }
 // glibc 2.33: a function of its own; before, a number said which `struct stat` is meant.
 int __wrap_fstat(int file, struct stat* info) { return oldest___fxstat(C2C_STAT_VERSION, file, info); }
 
-// glibc 2.34: moved from libdl into libc.
+// glibc 2.34: moved from libdl and libpthread into libc.
 void* __wrap_dlopen(const char* path, int flags) { return oldest_dlopen(path, flags); }
 char* __wrap_dlerror() { return oldest_dlerror(); }
+int __wrap_dlinfo(void* handle, int what, void* out) { return oldest_dlinfo(handle, what, out); }
+int __wrap_pthread_mutex_trylock(pthread_mutex_t* mutex) { return oldest_pthread_mutex_trylock(mutex); }
 
 // glibc 2.32: shared_ptr counts without atomic instructions where it says so. It never does: libtorch has threads.
 extern __attribute__((visibility("hidden"))) char __libc_single_threaded;
