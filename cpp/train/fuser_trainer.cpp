@@ -32,6 +32,13 @@ void check_on_cpu(const Decoder& decoder) {
               {{"what", "training on " + device.str()}, {"supported", std::vector<std::string>{"training on cpu"}}});
 }
 
+Tensors weights_of(const TrainedProjector& projector, const Leaves& leaves) {
+  Tensors own;
+  for (const auto& [name, leaf] : leaves.by_name)
+    if (name.starts_with(projector.prefix)) own.emplace(name.substr(projector.prefix.size()), leaf);
+  return own;
+}
+
 HeadShape heads_of(const Decoder& decoder) { return {decoder.spec().kv_heads, decoder.spec().head_dim}; }
 
 std::vector<Angles> turns_of(const Decoder& decoder, std::span<const uint32_t> positions) {
@@ -168,23 +175,17 @@ void FuserTrainer::init(uint64_t seed) {
   }
 }
 
-Tensors FuserTrainer::weights_of(const TrainedProjector& projector) const {
-  Tensors own;
-  for (const auto& [name, leaf] : parameters_.leaves())
-    if (name.starts_with(projector.prefix)) own.emplace(name.substr(projector.prefix.size()), leaf);
-  return own;
-}
-
-Projected FuserTrainer::project(const TrainedProjector& projector, const Rows& from, const Rows& onto,
-                                const Noise* noise, double temperature, const std::vector<int64_t>& runs,
-                                std::optional<uint64_t> seed) const {
+Projected FuserTrainer::project(const TrainedProjector& projector, const Leaves& leaves, const Rows& from,
+                                const Rows& onto, const Noise* noise, double temperature,
+                                const std::vector<int64_t>& runs, std::optional<uint64_t> seed) const {
   const auto heads = heads_of(*receiver_), sharer_heads = heads_of(*sharer_);
-  const Stretch make = [this, &projector, heads, sharer_heads, draws = noise ? std::optional(*noise) : std::nullopt,
-                        temperature, runs, seed](const std::vector<at::Tensor>& in) -> std::vector<at::Tensor> {
+  const Stretch make = [this, &projector, &leaves, heads, sharer_heads,
+                        draws = noise ? std::optional(*noise) : std::nullopt, temperature, runs,
+                        seed](const std::vector<at::Tensor>& in) -> std::vector<at::Tensor> {
     // Built anew each time: casts of the weights are part of the graph, and dropout begins at the same place again.
     const auto random = seed ? std::make_shared<at::Generator>(random_stream({*seed})) : nullptr;
     const auto built = make_training_projector(projector.kind, projector.options, heads, sharer_heads,
-                                               weights_of(projector), options_.compute, random);
+                                               weights_of(projector, leaves), options_.compute, random);
     const auto call = [&](int64_t begin, int64_t size) {
       const auto part = [&](const at::Tensor& x) { return x.narrow(0, begin, size); };
       Noise own;
@@ -211,7 +212,8 @@ Projected FuserTrainer::project(const TrainedProjector& projector, const Rows& f
   return {out[0], out[1], {}, {}};
 }
 
-at::Tensor FuserTrainer::loss(const FuserBatch& batch, const TrainingDraw* draw, const CancelFlag& cancel) const {
+at::Tensor FuserTrainer::loss(const FuserBatch& batch, const Leaves& leaves, const TrainingDraw* draw,
+                              const CancelFlag& cancel) const {
   const DecoderSpec& spec = receiver_->spec();
   const std::vector<Wave> waves = plan_waves(batch);
   int64_t deepest = 0;
@@ -260,8 +262,8 @@ at::Tensor FuserTrainer::loss(const FuserBatch& batch, const TrainingDraw* draw,
         }
         const auto seed = draw ? std::optional(mix({draw->seed, turn, p, 1})) : std::nullopt;
         const Projected made =
-            project(projector, chosen(sharer[static_cast<size_t>(projector.sharer_layer)], other), chosen(onto, index),
-                    noise ? &*noise : nullptr, draw ? draw->temperature : 1, share.runs, seed);
+            project(projector, leaves, chosen(sharer[static_cast<size_t>(projector.sharer_layer)], other),
+                    chosen(onto, index), noise ? &*noise : nullptr, draw ? draw->temperature : 1, share.runs, seed);
         replace(onto.key, index, made.key);
         replace(onto.value, index, made.value);
       }
@@ -317,19 +319,31 @@ at::Tensor FuserTrainer::loss(const FuserBatch& batch, const TrainingDraw* draw,
     }
   }
   if (draw && given_noise != draw->noise.size()) option_invalid("noise", "too many draws");
-  return next_token_loss(spec, receiver_->weights(), joined(hidden), numbers(ids)) / static_cast<double>(ids.size());
+  return next_token_loss(spec, receiver_->weights(), joined(hidden), numbers(ids));
 }
 
 double FuserTrainer::accumulate(const FuserBatch& batch, const TrainingDraw& draw, const CancelFlag& cancel) {
-  const at::Tensor loss = this->loss(batch, &draw, cancel);
-  check(cancel);
-  if (loss.requires_grad()) (loss * draw.scale).backward();
-  return loss.item<double>();
+  check_batch(batch);
+  const auto targets = static_cast<double>(batch.target_ids.size());
+  const auto compute = [&](const Leaves& leaves, int64_t share, int64_t begin, int64_t end) {
+    const FuserBatch part = part_of(batch, begin, end);
+    if (part.target_ids.empty()) return 0.0;
+    TrainingDraw own = draw;
+    if (share > 0) own.seed = mix({draw.seed, static_cast<uint64_t>(share)});
+    const at::Tensor loss = this->loss(part, leaves, &own, cancel) / targets;
+    check(cancel);
+    if (loss.requires_grad()) (loss * draw.scale).backward();
+    return loss.item<double>();
+  };
+  const auto& rows = batch.receiver.lengths;
+  // Given draws are those of a whole batch.
+  if (!draw.noise.empty()) return compute(parameters_.own(), 0, 0, static_cast<int64_t>(rows.size()));
+  return shares_.accumulate(parameters_, rows, compute);
 }
 
 double FuserTrainer::evaluate(const FuserBatch& batch, const CancelFlag& cancel) const {
   const at::NoGradGuard no_grad;
-  return loss(batch, nullptr, cancel).item<double>();
+  return loss(batch, parameters_.own(), nullptr, cancel).item<double>() / static_cast<double>(batch.target_ids.size());
 }
 
 double FuserTrainer::update(double learning_rate) {
@@ -347,7 +361,8 @@ std::shared_ptr<Fuser> FuserTrainer::fuser(at::ScalarType dtype) const {
   fuser->dtype = dtype;
   for (const auto& p : projectors_) {
     Tensors own;
-    for (const auto& [name, leaf] : weights_of(p)) own.emplace(name, leaf.detach().to(dtype, false, true));
+    for (const auto& [name, leaf] : weights_of(p, parameters_.own()))
+      own.emplace(name, leaf.detach().to(dtype, false, true));
     fuser->layers.push_back({p.receiver_layer, p.sharer_layer,
                              make_projector(p.kind, p.options, fuser->receiver, fuser->sharer, std::move(own), dtype)});
   }

@@ -11,6 +11,7 @@
 #include "model/decoder.h"
 #include "train/adamw.h"
 #include "train/parameters.h"
+#include "train/shares.h"
 #include "train/waves.h"
 
 namespace c2c {
@@ -46,7 +47,8 @@ class FuserTrainer {
 
   // PyTorch's own first weights of linear maps, norms of one, gate logits of zero.
   void init(uint64_t seed);
-  // Adds the gradients of the batch's loss (the mean over its targets), times draw.scale; returns the loss.
+  // Adds the gradients of the batch's loss (the mean over its targets), times draw.scale; returns the loss. Samples are
+  // dealt out to threads (see Shares), each with draws of its own, where draws are not given.
   double accumulate(const FuserBatch& batch, const TrainingDraw& draw, const CancelFlag& cancel);
   // The loss in inference: hard gates, no dropout, no gradients.
   double evaluate(const FuserBatch& batch, const CancelFlag& cancel) const;
@@ -65,16 +67,19 @@ class FuserTrainer {
   AdamW& optimizer() { return optimizer_; }
 
  private:
-  at::Tensor loss(const FuserBatch& batch, const TrainingDraw* draw, const CancelFlag& cancel) const;
-  Projected project(const TrainedProjector& projector, const Rows& from, const Rows& onto, const Noise* noise,
-                    double temperature, const std::vector<int64_t>& runs, std::optional<uint64_t> seed) const;
-  Tensors weights_of(const TrainedProjector& projector) const;
+  // The sum over the batch's targets.
+  at::Tensor loss(const FuserBatch& batch, const Leaves& leaves, const TrainingDraw* draw,
+                  const CancelFlag& cancel) const;
+  Projected project(const TrainedProjector& projector, const Leaves& leaves, const Rows& from, const Rows& onto,
+                    const Noise* noise, double temperature, const std::vector<int64_t>& runs,
+                    std::optional<uint64_t> seed) const;
 
   std::shared_ptr<const Decoder> receiver_, sharer_;
   std::vector<TrainedProjector> projectors_;
   FuserTrainerOptions options_;
   Parameters parameters_;
   AdamW optimizer_;
+  Shares shares_;
 };
 
 }  // namespace c2c

@@ -28,6 +28,31 @@ std::vector<ParameterSpec> parameter_specs(const DecoderSpec& spec) {
   return specs;
 }
 
+void check_batch(const DocumentBatch& batch) {
+  const auto rows = std::accumulate(batch.lengths.begin(), batch.lengths.end(), int64_t{0});
+  if (rows != static_cast<int64_t>(batch.tokens.size())) option_invalid("lengths", "do not add up to the tokens");
+  if (batch.target_rows.empty() || batch.target_rows.size() != batch.target_ids.size())
+    option_invalid("targets", "the batch has none");
+  for (const int64_t row : batch.target_rows)
+    if (row < 0 || row >= rows) option_invalid("targets", "they are no rows of the batch");
+}
+
+// Documents [begin, end).
+DocumentBatch part_of(const DocumentBatch& batch, int64_t begin, int64_t end) {
+  const auto lengths = batch.lengths.begin();
+  const auto first = std::accumulate(lengths, lengths + begin, int64_t{0});
+  const auto behind = std::accumulate(lengths + begin, lengths + end, first);
+  DocumentBatch part;
+  part.tokens.assign(batch.tokens.begin() + first, batch.tokens.begin() + behind);
+  part.lengths.assign(lengths + begin, lengths + end);
+  for (size_t i = 0; i < batch.target_rows.size(); ++i) {
+    if (batch.target_rows[i] < first || batch.target_rows[i] >= behind) continue;
+    part.target_rows.push_back(batch.target_rows[i] - first);
+    part.target_ids.push_back(batch.target_ids[i]);
+  }
+  return part;
+}
+
 }  // namespace
 
 ModelTrainer::ModelTrainer(DecoderSpec spec, ModelTrainerOptions options, at::ScalarType weights)
@@ -53,16 +78,17 @@ void ModelTrainer::init(uint64_t seed, double range) {
   }
 }
 
-DecoderWeights ModelTrainer::weights() const {
+DecoderWeights ModelTrainer::weights(const Leaves& leaves) const {
   // A copy in the compute dtype is part of the graph: its gradient arrives at the float32 weight.
   std::unordered_map<std::string, at::Tensor> tensors;
   const bool same =
       options_.compute == parameters_.values().scalar_type() || parameters_.values().scalar_type() == at::kDouble;
-  for (const auto& [name, leaf] : parameters_.leaves()) tensors.emplace(name, same ? leaf : leaf.to(options_.compute));
+  for (const auto& [name, leaf] : leaves.by_name) tensors.emplace(name, same ? leaf : leaf.to(options_.compute));
   return take_weights(spec_, std::move(tensors));
 }
 
-double ModelTrainer::accumulate(const DocumentBatch& batch, const CancelFlag& cancel) {
+double ModelTrainer::share(const DocumentBatch& batch, const Leaves& leaves, double targets,
+                           const CancelFlag& cancel) const {
   const auto rows = static_cast<int64_t>(batch.tokens.size());
   std::vector<SequenceRows> sequences;
   std::vector<uint32_t> positions;
@@ -78,10 +104,8 @@ double ModelTrainer::accumulate(const DocumentBatch& batch, const CancelFlag& ca
     first += length;
     sequences.push_back(std::move(sequence));
   }
-  if (first != rows) option_invalid("lengths", "do not add up to the tokens");
-  if (batch.target_rows.empty()) option_invalid("targets", "the batch has none");
   const RaggedAttention attention(std::move(sequences), rows);
-  const DecoderWeights weights = this->weights();
+  const DecoderWeights weights = this->weights(leaves);
   const auto dtype = weights.embedding.scalar_type();
   std::vector<Angles> turns;
   for (size_t rope = 0; rope < spec_.ropes.size(); ++rope) turns.push_back(angles(spec_, rope, positions, dtype));
@@ -89,8 +113,7 @@ double ModelTrainer::accumulate(const DocumentBatch& batch, const CancelFlag& ca
   const at::Tensor target_rows = at::tensor(batch.target_rows, at::kLong);
   const at::Tensor target_ids = at::tensor(batch.target_ids, at::kLong);
   const auto scored = [&](const at::Tensor& x) {
-    const double count = static_cast<double>(batch.target_rows.size());
-    return next_token_loss(spec_, weights, at::index_select(x, 0, target_rows), target_ids) / count;
+    return next_token_loss(spec_, weights, at::index_select(x, 0, target_rows), target_ids) / targets;
   };
   at::Tensor x = embed(spec_, weights, batch.tokens), exits;
   for (size_t i = 0; i < weights.layers.size(); ++i) {
@@ -113,6 +136,15 @@ double ModelTrainer::accumulate(const DocumentBatch& batch, const CancelFlag& ca
   check(cancel);
   if (loss.requires_grad()) loss.backward();
   return loss.item<double>();
+}
+
+double ModelTrainer::accumulate(const DocumentBatch& batch, const CancelFlag& cancel) {
+  check_batch(batch);
+  const auto targets = static_cast<double>(batch.target_ids.size());
+  return shares_.accumulate(parameters_, batch.lengths, [&](const Leaves& leaves, int64_t, int64_t begin, int64_t end) {
+    const DocumentBatch part = part_of(batch, begin, end);
+    return part.target_ids.empty() ? 0.0 : share(part, leaves, targets, cancel);
+  });
 }
 
 double ModelTrainer::update(double learning_rate) {

@@ -8,6 +8,7 @@
 #include "model/weights.h"
 #include "train/adamw.h"
 #include "train/parameters.h"
+#include "train/shares.h"
 
 namespace c2c {
 
@@ -36,6 +37,7 @@ class ModelTrainer {
   void init(uint64_t seed, double range);
 
   // Adds the gradients of the batch's loss and returns it: the mean over target rows, with the early exits' share.
+  // Documents are dealt out to threads (see Shares).
   double accumulate(const DocumentBatch& batch, const CancelFlag& cancel);
   // Clips, takes one step, clears the gradients; returns the gradients' norm before clipping.
   double update(double learning_rate);
@@ -45,12 +47,15 @@ class ModelTrainer {
   AdamW& optimizer() { return optimizer_; }
 
  private:
-  DecoderWeights weights() const;
+  DecoderWeights weights(const Leaves& leaves) const;
+  // The gradients and the loss of a share of a batch that has so many targets in all.
+  double share(const DocumentBatch& batch, const Leaves& leaves, double targets, const CancelFlag& cancel) const;
 
   DecoderSpec spec_;
   ModelTrainerOptions options_;
   Parameters parameters_;
   AdamW optimizer_;
+  Shares shares_;
 };
 
 }  // namespace c2c

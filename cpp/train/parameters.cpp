@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "core/error.h"
 
@@ -37,19 +38,24 @@ Parameters::Parameters(std::vector<ParameterSpec> specs, at::ScalarType dtype) :
   trained_ = offset;
   lay(false, false);
   values_ = at::zeros({offset}, dtype);
-  gradients_ = at::zeros({offset}, dtype);
+  own_ = twin();
+}
+
+Leaves Parameters::twin() const {
+  Leaves twin{{}, at::zeros_like(values_)};
   for (const auto& [name, place] : places_) {
     at::Tensor leaf = part(values_, name).detach();
     leaf.set_requires_grad(true);
     // Autograd adds to a gradient that is there already, in place.
-    leaf.mutable_grad() = part(gradients_, name);
-    leaves_.emplace(name, leaf);
+    leaf.mutable_grad() = part(twin.gradients, name);
+    twin.by_name.emplace(name, leaf);
   }
+  return twin;
 }
 
 const at::Tensor& Parameters::leaf(const std::string& name) const {
-  const auto found = leaves_.find(name);
-  if (found == leaves_.end()) shape_mismatch(name, {}, {});
+  const auto found = own_.by_name.find(name);
+  if (found == own_.by_name.end()) shape_mismatch(name, {}, {});
   return found->second;
 }
 
@@ -60,11 +66,11 @@ at::Tensor Parameters::part(const at::Tensor& flat, const std::string& name) con
   return flat.narrow(0, offset, count(shape)).view(shape);
 }
 
-void Parameters::zero_gradients() { gradients_.zero_(); }
+void Parameters::zero_gradients() { own_.gradients.zero_(); }
 
 double Parameters::clip(double limit) {
   const at::NoGradGuard no_grad;
-  const at::Tensor own = gradients_.narrow(0, 0, trained_);
+  const at::Tensor own = own_.gradients.narrow(0, 0, trained_);
   const double norm = at::linalg_vector_norm(own).item<double>();
   // As PyTorch's clip_grad_norm_ does.
   const double scale = limit / (norm + 1e-6);

@@ -17,6 +17,12 @@ struct ParameterSpec {
   bool trained = true;  // false: kept and saved, never changed (its gradient is not counted either)
 };
 
+// Leaves of autograd over the weights, by name, and the flat buffer in which their gradients gather.
+struct Leaves {
+  std::unordered_map<std::string, at::Tensor> by_name;
+  at::Tensor gradients;
+};
+
 class Parameters {
  public:
   // Zeros, until init() or restore(). `dtype` is float32; float64 for checks of gradients.
@@ -26,13 +32,16 @@ class Parameters {
   // The leaf of that name. SHAPE_MISMATCH where there is none.
   const at::Tensor& leaf(const std::string& name) const;
   // Every leaf by its name.
-  const std::unordered_map<std::string, at::Tensor>& leaves() const { return leaves_; }
+  const std::unordered_map<std::string, at::Tensor>& leaves() const { return own_.by_name; }
+  const Leaves& own() const { return own_; }
+  // Other leaves of the same weights, whose gradients gather in a buffer of their own.
+  Leaves twin() const;
   // The part of a flat buffer (values, gradients, an optimiser's moments) that belongs to a parameter.
   at::Tensor part(const at::Tensor& flat, const std::string& name) const;
 
   // Flat buffers: decayed parameters first, then other trained ones, then the rest.
   const at::Tensor& values() const { return values_; }
-  const at::Tensor& gradients() const { return gradients_; }
+  const at::Tensor& gradients() const { return own_.gradients; }
   int64_t decayed() const { return decayed_; }
   int64_t trained() const { return trained_; }
 
@@ -48,8 +57,8 @@ class Parameters {
   };
   std::vector<ParameterSpec> specs_;
   std::unordered_map<std::string, Place> places_;
-  std::unordered_map<std::string, at::Tensor> leaves_;
-  at::Tensor values_, gradients_;
+  at::Tensor values_;
+  Leaves own_;
   int64_t decayed_ = 0, trained_ = 0;
 };
 

@@ -38,32 +38,64 @@ std::vector<SequenceRows> whole_sequences(const Reading& reading) {
   return sequences;
 }
 
-std::vector<Wave> plan_waves(const FuserBatch& batch) {
+void check_batch(const FuserBatch& batch) {
   const size_t samples = batch.receiver.lengths.size();
-  const auto first = firsts(batch.receiver.lengths), sharer_first = firsts(batch.sharer.lengths);
+  const int64_t rows = firsts(batch.receiver.lengths).back();
   check(batch.sharer.lengths.size() == samples && batch.section_counts.size() == samples, "batch", "samples differ");
-  check(first.back() == static_cast<int64_t>(batch.receiver.tokens.size()) &&
+  check(rows == static_cast<int64_t>(batch.receiver.tokens.size()) &&
             batch.receiver.tokens.size() == batch.receiver.positions.size() &&
-            sharer_first.back() == static_cast<int64_t>(batch.sharer.tokens.size()) &&
+            firsts(batch.sharer.lengths).back() == static_cast<int64_t>(batch.sharer.tokens.size()) &&
             batch.sharer.tokens.size() == batch.sharer.positions.size(),
         "batch", "lengths do not add up to the tokens");
-  const auto section_first = firsts(batch.section_counts);
-  check(section_first.back() == static_cast<int64_t>(batch.section_ends.size()), "sections",
+  check(firsts(batch.section_counts).back() == static_cast<int64_t>(batch.section_ends.size()), "sections",
         "their counts do not add up");
-
-  std::vector<std::vector<const FusedRun*>> runs(samples);
-  for (const FusedRun& run : batch.fused) {
+  for (const FusedRun& run : batch.fused)
     check(run.sample >= 0 && run.sample < static_cast<int64_t>(samples) && run.start >= 0 && run.start < run.end &&
               run.sharer >= 0 && run.sharer + run.end - run.start <= batch.sharer.lengths[at(run.sample)],
           "fused", "a run lies outside its sample");
-    runs[at(run.sample)].push_back(&run);
-  }
-  std::vector<int64_t> target(batch.receiver.tokens.size(), -1);
   check(batch.target_rows.size() == batch.target_ids.size() && !batch.target_rows.empty(), "targets", "there are none");
-  for (size_t i = 0; i < batch.target_rows.size(); ++i) {
-    check(batch.target_rows[i] >= 0 && batch.target_rows[i] < first.back(), "targets", "they are no rows of the batch");
-    target[at(batch.target_rows[i])] = batch.target_ids[i];
+  for (const int64_t row : batch.target_rows) check(row >= 0 && row < rows, "targets", "they are no rows of the batch");
+}
+
+FuserBatch part_of(const FuserBatch& batch, int64_t begin, int64_t end) {
+  // What belongs to the samples in a list that holds `counts[i]` entries of sample i.
+  const auto of = [&](const auto& list, const std::vector<int64_t>& counts) {
+    const auto first = firsts(counts);
+    return std::decay_t<decltype(list)>(list.begin() + first[at(begin)], list.begin() + first[at(end)]);
+  };
+  const std::vector<int64_t> ones(batch.receiver.lengths.size(), 1);
+  const auto reading = [&](const Reading& whole) {
+    return Reading{of(whole.tokens, whole.lengths), of(whole.positions, whole.lengths), of(whole.lengths, ones)};
+  };
+  FuserBatch part;
+  part.receiver = reading(batch.receiver);
+  part.sharer = reading(batch.sharer);
+  part.section_counts = of(batch.section_counts, ones);
+  part.section_ends = of(batch.section_ends, batch.section_counts);
+  for (FusedRun run : batch.fused) {
+    if (run.sample < begin || run.sample >= end) continue;
+    run.sample -= begin;
+    part.fused.push_back(run);
   }
+  const auto first = firsts(batch.receiver.lengths);
+  for (size_t i = 0; i < batch.target_rows.size(); ++i) {
+    const int64_t row = batch.target_rows[i];
+    if (row < first[at(begin)] || row >= first[at(end)]) continue;
+    part.target_rows.push_back(row - first[at(begin)]);
+    part.target_ids.push_back(batch.target_ids[i]);
+  }
+  return part;
+}
+
+std::vector<Wave> plan_waves(const FuserBatch& batch) {
+  check_batch(batch);
+  const size_t samples = batch.receiver.lengths.size();
+  const auto first = firsts(batch.receiver.lengths), sharer_first = firsts(batch.sharer.lengths);
+  const auto section_first = firsts(batch.section_counts);
+  std::vector<std::vector<const FusedRun*>> runs(samples);
+  for (const FusedRun& run : batch.fused) runs[at(run.sample)].push_back(&run);
+  std::vector<int64_t> target(batch.receiver.tokens.size(), -1);
+  for (size_t i = 0; i < batch.target_rows.size(); ++i) target[at(batch.target_rows[i])] = batch.target_ids[i];
 
   std::vector<Wave> waves;
   std::vector<int64_t> place(batch.receiver.tokens.size(), -1);  // of a batch row in the order of all waves

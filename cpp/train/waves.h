@@ -39,7 +39,11 @@ struct Wave {
   std::vector<bool> last;                    // for each row: whether it lies in its sample's last section
 };
 
-// OPTION_INVALID where sections, runs or targets do not fit the samples.
+// OPTION_INVALID where lengths, sections, runs or targets do not fit the samples.
+void check_batch(const FuserBatch& batch);
+// Samples [begin, end) of a batch that was checked.
+FuserBatch part_of(const FuserBatch& batch, int64_t begin, int64_t end);
+// OPTION_INVALID as above.
 std::vector<Wave> plan_waves(const FuserBatch& batch);
 // One causal sequence for each sample.
 std::vector<SequenceRows> whole_sequences(const Reading& reading);

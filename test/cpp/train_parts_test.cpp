@@ -26,6 +26,7 @@
 #include "train/ragged.h"
 #include "train/random.h"
 #include "train/recompute.h"
+#include "train/shares.h"
 #include "train/state.h"
 #include "trained_decoder.h"
 
@@ -137,6 +138,12 @@ void parts() {
     const auto plain = segment({x, fixed});
     (plain[0] * plain[1]).sum().backward();
     return at::equal(out[0], plain[0]) && at::allclose(gx, x.grad()) && at::allclose(gw, w.grad());
+  });
+  run("samples are dealt out by their rows, one at least to each share", [] {
+    using Ends = std::vector<int64_t>;
+    return deal({5, 5, 5, 5}, 2) == Ends{2, 4} && deal({30, 1, 1, 1}, 2) == Ends{1, 4} &&
+           deal({1, 1, 1, 30}, 2) == Ends{3, 4} && deal({30, 1, 1}, 3) == Ends{1, 2, 3} &&
+           deal({0, 0, 9}, 3) == Ends{1, 2, 3} && deal({7}, 1) == Ends{1} && deal({2, 9, 4, 6, 3}, 3) == Ends{2, 3, 5};
   });
   run("random streams are functions of their keys", [] {
     const auto draw = [](std::initializer_list<uint64_t> key) { return at::randn({4}, random_stream(key)); };

@@ -63,6 +63,25 @@ double gradient_error(Parameters& parameters, const std::function<double()>& los
   return seen > 0 ? worst : 1;
 }
 
+// Whether one, two and three threads give the same loss and gradients, and the number of threads stays what it was.
+bool same_on_threads(const Parameters& parameters, const std::function<double()>& accumulate) {
+  bool good = true;
+  std::vector<at::Tensor> gradients;
+  std::vector<double> losses;
+  for (const int threads : {1, 2, 3, 2}) {
+    at::set_num_threads(threads);
+    parameters.gradients().zero_();
+    losses.push_back(accumulate());
+    gradients.push_back(parameters.gradients().clone());
+    good = good && at::get_num_threads() == threads && std::abs(losses.back() - losses[0]) < 1e-12 &&
+           at::allclose(gradients.back(), gradients[0], 1e-9, 1e-12);
+  }
+  at::set_num_threads(1);
+  // Bit for bit on the same number.
+  return good && at::equal(gradients[1], gradients[3]) && losses[1] == losses[3] &&
+         gradients[0].abs().sum().item<double>() > 0;
+}
+
 // ── a decoder ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const DocumentBatch documents{
@@ -93,6 +112,13 @@ void decoders() {
     const double first = trainer.accumulate({{1, 2, 3, 4, 5}, {5}, {0, 1, 3, 4}, {2, 3, 5, 1}}, nullptr);
     const double rest = trainer.accumulate({{6, 7, 8, 9, 10, 11}, {2, 4}, {1, 4, 5}, {8, 11, 12}}, nullptr);
     return std::abs(trainer.accumulate(documents, nullptr) - (4 * first + 3 * rest) / 7) < 1e-12;
+  });
+  run("documents dealt out to threads give the whole batch's gradients", [] {
+    ModelTrainerOptions options;
+    options.compute = at::kDouble;
+    ModelTrainer trainer(small_spec(true), options, at::kDouble);
+    trainer.init(6, 0.5);
+    return same_on_threads(trainer.parameters(), [&] { return trainer.accumulate(documents, nullptr); });
   });
   run("a cancelled step throws", [] {
     ModelTrainer trainer(small_spec(false), {});
@@ -224,6 +250,28 @@ void fusers() {
     two.target_ids = {5, 4};
     const double apart = (trainer.evaluate(one, nullptr) + trainer.evaluate(two, nullptr)) / 2;
     return std::abs(trainer.evaluate(both, nullptr) - apart) < 1e-12;
+  });
+  run("samples dealt out to threads give the whole batch's gradients", [&] {
+    FuserTrainerOptions options;
+    options.compute = at::kDouble;
+    options.gumbel = false;
+    FuserTrainer trainer(receiver, sharer, {projector("C2CProjector", 0, 2, {{"dropout", 0.0}})}, options, at::kDouble);
+    trainer.init(4);
+    for (const char* name : {"projector_0.key_gate_logit", "projector_0.value_gate_logit"})
+      trainer.parameters().part(trainer.parameters().values(), name).fill_(1);
+    const FuserBatch batch = conversations(true);
+    return same_on_threads(trainer.parameters(), [&] { return trainer.accumulate(batch, {}, nullptr); });
+  });
+  run("a sample without a target leaves its thread idle", [&] {
+    FuserTrainer trainer(receiver, sharer, {projector("C2CProjector", 0, 2, {{"dropout", 0.0}})}, {});
+    trainer.init(4);
+    FuserBatch batch = conversations(true);
+    batch.target_rows.resize(1);
+    batch.target_ids.resize(1);
+    at::set_num_threads(2);
+    const double loss = trainer.accumulate(batch, {}, nullptr);
+    at::set_num_threads(1);
+    return std::isfinite(loss) && loss > 0;
   });
   run("models on another device than the CPU are refused", [&] {
     const auto elsewhere = random_decoder(small_spec(false), 1, at::kMeta);
