@@ -6,3 +6,4 @@ export declare function run(
   options?: object,
 ): { readonly ok: boolean; readonly missing: boolean };
 export declare function capture(command: string, args: readonly string[], timeout?: number): string | undefined;
+export declare function reconfigure(folder: string, wanted: Readonly<Record<string, string>>): boolean;

@@ -1,10 +1,10 @@
 // The core, its test programs and the libFuzzer targets under AddressSanitizer and UndefinedBehaviorSanitizer, in
 // build/sanitize. Clang is taken where there is one (it alone has libFuzzer, and it compiles this in a third of the time).
-import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { findLibtorch } from "./libtorch/find.mjs";
-import { capture, Failure, run } from "./process.mjs";
+import { capture, Failure, reconfigure, run } from "./process.mjs";
 
 export const home = dirname(dirname(fileURLToPath(import.meta.url)));
 export const folder = join(home, "build/sanitize");
@@ -32,14 +32,11 @@ export async function buildSanitized() {
   const { root } = await findLibtorch({ previous });
   const clang = CLANGS.find((name) => capture(name, ["--version"]) !== undefined);
   const compiler = clang ?? process.env.CXX ?? "c++";
-  const cache = join(folder, "CMakeCache.txt");
-  // CMake keeps the compiler of its first run: with another one the folder starts anew.
-  const kept = existsSync(cache) && /^CMAKE_CXX_COMPILER:\w+=(.*)$/m.exec(readFileSync(cache, "utf8"))?.[1];
-  if (kept && !kept.endsWith(compiler)) rmSync(folder, { recursive: true, force: true });
+  const generator = capture("ninja", ["--version"]) === undefined ? "Unix Makefiles" : "Ninja";
   mkdirSync(folder, { recursive: true });
-  const generator = capture("ninja", ["--version"]) === undefined ? [] : ["-G", "Ninja"];
+  reconfigure(folder, { CMAKE_GENERATOR: generator, CMAKE_CXX_COMPILER: compiler });
   const configured = run("cmake", [
-    ...["-S", home, "-B", folder, ...generator, `-DTORCH_ROOT=${root}`, `-DCMAKE_CXX_COMPILER=${compiler}`],
+    ...["-S", home, "-B", folder, "-G", generator, `-DTORCH_ROOT=${root}`, `-DCMAKE_CXX_COMPILER=${compiler}`],
     ...["-DC2C_ADDON=OFF", "-DC2C_TESTS=ON", "-DC2C_SANITIZE=address,undefined"],
     `-DC2C_FUZZ=${clang ? "ON" : "OFF"}`,
   ]);

@@ -7,7 +7,7 @@ import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { findLibtorch } from "./libtorch/find.mjs";
 import { locked } from "./lock.mjs";
-import { capture, Failure, output, run } from "./process.mjs";
+import { capture, Failure, output, reconfigure, run } from "./process.mjs";
 
 const home = dirname(dirname(fileURLToPath(import.meta.url)));
 const build = join(home, "build");
@@ -100,7 +100,7 @@ async function libtorch() {
   return found.root;
 }
 
-/** The tools a native build needs; each absence is one sentence. */
+/** The tools a native build needs; each absence is one sentence. Returns the CMake generator that cmake-js takes for them. */
 function checkTools() {
   const compiler = process.env.CXX ? [process.env.CXX] : ["c++", "g++", "clang++"];
   if (!compiler.some((name) => capture(name, ["--version"]) !== undefined)) {
@@ -116,9 +116,11 @@ function checkTools() {
       `cmake 3.25 or newer is needed and ${found}: install it (apt-get install cmake, brew install cmake, or pip install cmake).`,
     );
   }
-  if (!["ninja", "make"].some((name) => capture(name, ["--version"]) !== undefined)) {
+  const builder = ["ninja", "make"].find((name) => capture(name, ["--version"]) !== undefined);
+  if (builder === undefined) {
     throw new Failure("Neither ninja nor make was found: install one (Debian/Ubuntu: apt-get install ninja-build).");
   }
+  return builder === "ninja" ? "Ninja" : "Unix Makefiles";
 }
 
 function native(root) {
@@ -130,7 +132,8 @@ function native(root) {
   const built = ["loader", "cache_to_cache"].every((name) => existsSync(join(build, "Release", `${name}.node`)));
   const stamps = readJson(stampFile) ?? {};
   if (built && stamps[key] === stamp) return report(3, "native build", "unchanged", since, true);
-  checkTools();
+  const generator = checkTools();
+  reconfigure(build, process.platform === "win32" ? {} : { CMAKE_GENERATOR: generator });
   const script = join(home, "node_modules/cmake-js/bin/cmake-js");
   const [command, prefix] = existsSync(script) ? [process.execPath, [script]] : ["npx", ["--yes", "cmake-js@8"]];
   const cmakeJs = (...args) => {

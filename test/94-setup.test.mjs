@@ -17,6 +17,7 @@ import { download } from "../scripts/libtorch/download.mjs";
 import { packageFor } from "../scripts/libtorch/packages.mjs";
 import { inspect, libraryName, VERSION } from "../scripts/libtorch/places.mjs";
 import { unzip } from "../scripts/libtorch/unzip.mjs";
+import { reconfigure } from "../scripts/process.mjs";
 
 const HOME = fileURLToPath(new URL("..", import.meta.url));
 const CLI = join(HOME, "dist/cli/main.js");
@@ -165,6 +166,34 @@ test("unpacking", async ({ folder }) => {
   assert.match((await failure(unzip(archive, out, (name) => name))).message, /is damaged/);
   await writeFile(archive, zipSync({ "a/../../b": new Uint8Array(1) }));
   assert.match((await failure(unzip(archive, out, (name) => name))).message, /bad name/);
+});
+
+test("what CMake configured elsewhere, for another generator or compiler begins anew", async ({ folder }) => {
+  const build = join(folder, "build");
+  const wanted = { CMAKE_GENERATOR: "Ninja", CMAKE_CXX_COMPILER: "g++" };
+  const configure = async (place, generator, compiler) => {
+    await mkdir(join(build, "CMakeFiles"), { recursive: true });
+    const lines = [`CMAKE_CACHEFILE_DIR:INTERNAL=${place}`, `CMAKE_GENERATOR:INTERNAL=${generator}`];
+    await writeFile(
+      join(build, "CMakeCache.txt"),
+      [...lines, `CMAKE_CXX_COMPILER:FILEPATH=${compiler}`, ""].join("\n"),
+    );
+    await writeFile(join(build, "kept.o"), "");
+  };
+  assert.is(reconfigure(build, wanted), false, "nothing was configured");
+  await configure(build, "Ninja", "/usr/bin/g++");
+  assert.is(reconfigure(build, wanted), false);
+  assert.ok(existsSync(join(build, "CMakeCache.txt")));
+  for (const [place, generator, compiler] of [
+    [build, "Unix Makefiles", "/usr/bin/g++"],
+    [build, "Ninja", "/usr/bin/clang++"],
+    [join(folder, "gone"), "Ninja", "/usr/bin/g++"],
+    [folder, "Ninja", "/usr/bin/g++"],
+  ]) {
+    await configure(place, generator, compiler);
+    assert.is(reconfigure(build, wanted), true);
+    assert.equal(await readdir(build), ["kept.o"]);
+  }
 });
 
 /** Runs the command line with a cache folder, a server and no other way to get libtorch. */
