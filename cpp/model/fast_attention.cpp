@@ -71,11 +71,13 @@ void Pass::attention(const Member& m, size_t layer) {
   const bool output = batch_.any_logits || layer + 1 < model_.blocks_.size();
   if (single_ && splits_ == 1) return attend_few(m, layer, false);
   // Rows of one request see each other: all keys are there before anyone attends.
-  const auto [begin, end] = m.share(rows_);
+  const int64_t heads = spec_.kv_heads;
+  const auto [begin, end] = m.share(rows_ * heads);
   for (size_t n = 0; n < requests_.size(); ++n) {
     const Share& share = batch_.shares[n];
-    for (int64_t r = std::max(begin, share.first); r < std::min(end, share.first + share.rows); ++r)
-      for (int64_t kv = 0; kv < spec_.kv_heads; ++kv) turn(layer, n, r - share.first, kv);
+    const int64_t first = share.first * heads;
+    for (int64_t i = std::max(begin, first); i < std::min(end, first + share.rows * heads); ++i)
+      turn(layer, n, (i - first) / heads, i % heads);
   }
   if (!output) return;
   m.sync();
@@ -84,29 +86,30 @@ void Pass::attention(const Member& m, size_t layer) {
     if (batch_.shares[n].rows > kFewRows) attend_many(m, layer, n);
 }
 
-// Rows of requests that have few: one piece of work is a row's KV head, or a part of the rows that it sees. Pieces of
-// one row that fall to the same thread read the cache together.
+// Rows of requests that have few. One piece of work is a row's KV head, and pieces of one row that fall to the same
+// thread read the cache together; or a part of what a row sees, for all heads: memory gives whole rows in one stream
+// faster than halves of them.
 void Pass::attend_few(const Member& m, size_t layer, bool turned) {
   const int64_t dim = spec_.head_dim, group = spec_.heads / spec_.kv_heads;
+  const int64_t pieces = splits_ > 1 ? splits_ : spec_.kv_heads;  // of one row
   const bool output = batch_.any_logits || layer + 1 < model_.blocks_.size();
   int64_t items = 0;
   for (const Share& share : batch_.shares)
-    if (share.rows <= kFewRows) items += share.rows * spec_.kv_heads * splits_;
+    if (share.rows <= kFewRows) items += share.rows * pieces;
   if (items == 0) return;
   const auto [begin, end] = m.share(items);
   int64_t item = 0;
   for (size_t n = 0; n < requests_.size(); ++n) {
     const Share& share = batch_.shares[n];
-    const int64_t count = share.rows <= kFewRows ? share.rows * spec_.kv_heads * splits_ : 0;
+    const int64_t count = share.rows <= kFewRows ? share.rows * pieces : 0;
     const int64_t last = std::min(end - item, count);
     for (int64_t i = std::max(begin - item, int64_t{0}), next = i; i < last; i = next) {
-      const int64_t row = i / (spec_.kv_heads * splits_), kv = i / splits_ % spec_.kv_heads, split = i % splits_;
-      next = splits_ > 1 ? i + 1 : std::min(last, (row + 1) * spec_.kv_heads);
-      const int64_t heads = next - i;
+      const int64_t row = i / pieces, split = splits_ > 1 ? i % splits_ : 0, kv = splits_ > 1 ? 0 : i % pieces;
+      next = splits_ > 1 ? i + 1 : std::min(last, (row + 1) * pieces);
+      const int64_t heads = splits_ > 1 ? spec_.kv_heads : next - i;
       if (!turned)
         for (int64_t h = kv; h < kv + heads; ++h) turn(layer, n, row, h);
       if (!output) continue;
-      const int64_t first_head = (share.first + row) * spec_.heads + kv * group;
       Attention a{.bf16 = cache_item_ == 2, .sight = sight(layer, n, row)};
       a.begin = a.sight.rows * split / splits_;
       a.end = a.sight.rows * (split + 1) / splits_;
@@ -116,8 +119,7 @@ void Pass::attend_few(const Member& m, size_t layer, bool turned) {
       a.group = group;
       a.query = query_ + ((share.first + row) * queries_ + kv * group * dim) * cache_item_;
       a.scale = static_cast<float>(spec_.query_scale);
-      a.out = splits_ == 1 ? partial_ + m.index * spec_.heads * (dim + 2)
-                           : partial_ + (first_head * splits_ + split * group) * (dim + 2);
+      a.out = part(splits_ == 1 ? m.index : (share.first + row) * splits_ + split);
       a.top = a.out + heads * group * dim;
       a.mass = a.top + heads * group;
       k_.attend(a);
@@ -127,28 +129,33 @@ void Pass::attend_few(const Member& m, size_t layer, bool turned) {
     }
     item += count;
   }
-  if (splits_ == 1) return;
+  if (splits_ > 1) join(m);
+}
+
+// Sums of all heads, then their highest scores, then their masses.
+float* Pass::part(int64_t index) const { return partial_ + index * spec_.heads * (spec_.head_dim + 2); }
+
+// Puts the parts of each row's heads together.
+void Pass::join(const Member& m) {
   m.sync();
-  // Puts the parts of each head together.
-  const int64_t pieces = rows_ * spec_.kv_heads, per = group * (dim + 2);
-  const auto [from, to] = m.share(pieces);
-  for (int64_t p = from; p < to; ++p) {
-    float* first = partial_ + p * group * splits_ * (dim + 2);
-    for (int64_t g = 0; g < group; ++g) {
-      float* sums = first + g * dim;
-      float *top = first + group * dim + g, *mass = top + group;
-      for (int64_t s = 1; s < splits_; ++s) {
-        const float* other = first + s * per + g * dim;
-        const float other_top = first[s * per + group * dim + g], other_mass = first[s * per + group * dim + group + g];
-        if (other_mass == 0) continue;
-        const float most = std::max(*top, other_top);
-        const float mine = *mass == 0 ? 0.0F : std::exp(*top - most), theirs = std::exp(other_top - most);
-        for (int64_t d = 0; d < dim; ++d) sums[d] = sums[d] * mine + other[d] * theirs;
-        *mass = *mass * mine + other_mass * theirs;
-        *top = most;
-      }
-      settle(p / spec_.kv_heads, p % spec_.kv_heads * group + g, sums, mass);
+  const int64_t dim = spec_.head_dim, heads = spec_.heads;
+  const auto [from, to] = m.share(rows_ * heads);
+  for (int64_t i = from; i < to; ++i) {
+    const int64_t row = i / heads, head = i % heads;
+    float* first = part(row * splits_);
+    float *sums = first + head * dim, *top = first + heads * dim + head, *mass = top + heads;
+    for (int64_t s = 1; s < splits_; ++s) {
+      const float* next = part(row * splits_ + s);
+      const float* other = next + head * dim;
+      const float other_top = next[heads * dim + head], other_mass = next[heads * dim + heads + head];
+      if (other_mass == 0) continue;
+      const float most = std::max(*top, other_top);
+      const float mine = *mass == 0 ? 0.0F : std::exp(*top - most), theirs = std::exp(other_top - most);
+      for (int64_t d = 0; d < dim; ++d) sums[d] = sums[d] * mine + other[d] * theirs;
+      *mass = *mass * mine + other_mass * theirs;
+      *top = most;
     }
+    settle(row, head, sums, mass);
   }
 }
 

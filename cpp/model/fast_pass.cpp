@@ -56,9 +56,10 @@ Pass::Pass(FastDecoder& model, std::vector<Request>& requests, const Batch& batc
     if (share.rows > kFew) many = std::max(many, share.past + share.rows);
   }
   wanted_ = wanted_rows(requests, batch);
-  // Each request's KV heads are one piece of work; where those are fewer than threads, their rows are cut.
-  const int64_t heads = rows_ * spec_.kv_heads;
-  if (single_ && heads < team_ && seen >= 256) splits_ = (team_ + heads - 1) / heads;
+  // Where one row, or each of a few, is work for several threads, they cut what it sees; a short sight or numbers that
+  // do not go up are cut by heads, as long as there are heads enough.
+  const bool even = team_ % std::max<int64_t>(rows_, 1) == 0, enough = rows_ * spec_.kv_heads >= team_;
+  if (single_ && rows_ > 0 && rows_ < team_ && seen >= 256 && (even || !enough)) splits_ = (team_ + rows_ - 1) / rows_;
 
   Workspace& w = model.workspace_;
   const int64_t private_rows = few_ ? rows_ * team_ : rows_;

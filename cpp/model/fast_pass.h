@@ -30,6 +30,8 @@ class Pass {
   void attention(const Member& m, size_t layer);
   void turn(size_t layer, size_t request, int64_t row, int64_t kv);
   void attend_few(const Member& m, size_t layer, bool turned);
+  float* part(int64_t index) const;
+  void join(const Member& m);
   void attend_many(const Member& m, size_t layer, size_t request);
   void pack_rows(size_t request, int64_t kv, int64_t first, int64_t last, std::byte* keys, std::byte* values,
                  std::byte* scratch);
@@ -56,7 +58,7 @@ class Pass {
   int64_t key_at_, value_at_;  // where keys and values begin in the first product's outputs
   int64_t item_, cache_item_;  // bytes of a row's value, of a cache's value
   bool few_, single_;          // few rows in all; one at most for each request
-  int64_t splits_ = 1;         // pieces that one head's attention is cut into
+  int64_t splits_ = 1;         // parts that the rows which one row sees are cut into
   float *x_, *inputs_, *turns_, *middle_, *partial_;
   std::byte *normed_, *query_, *attended_, *narrow_, *activated_, *scratch_, *keys_, *values_packed_;
   std::vector<View> views_;

@@ -10,7 +10,7 @@ KERNEL(attend_tile, const TileAttention&)
 
 namespace c2c::C2C_ISA {
 
-constexpr int64_t kSpan = 64;     // rows whose scores are held at a time
+constexpr int64_t kSpan = 16;     // rows whose scores are held at a time
 constexpr int64_t kQueries = 16;  // most query heads of one KV head in a pass
 
 template <class T>
@@ -70,27 +70,42 @@ C2C_INLINE Vec dots(const T* query, const T* keys, int64_t stride, int64_t dim) 
   return total;
 }
 
-// Asks for a row's part ahead of its use: rows of one layer are further apart than the hardware looks ahead.
+// Asks for the rows of the span behind ahead of their use: rows of one layer are further apart than the hardware looks
+// ahead. All heads' parts of a row are asked for in the order in which memory has them, whichever head is at work.
 template <class T>
-C2C_INLINE void fetch(const T* row, int64_t dim) {
-  for (int64_t i = 0; i < dim; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(row + i, 0, 2);
-}
+struct RowsAhead {
+  static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  const T* row;
+  int64_t stride, width, rows, at = 0;
 
-// Scores of `rows` keys for one query; asks for the first `next` rows of the span behind.
+  // Lines of so many values.
+  C2C_INLINE void ask(int64_t count) {
+    for (int64_t n = 0; n < count && rows > 0; n += kLine) {
+      __builtin_prefetch(row + at, 0, 2);
+      at += kLine;
+      if (at < width) continue;
+      at = 0;
+      row += stride;
+      --rows;
+    }
+  }
+};
+
+// Scores of `rows` keys for one query.
 template <class T>
-C2C_INLINE void score(const T* query, const T* keys, int64_t stride, int64_t rows, int64_t next, int64_t dim,
+C2C_INLINE void score(const T* query, const T* keys, int64_t stride, int64_t rows, RowsAhead<T>* ahead, int64_t dim,
                       float scale, float* out) {
   int64_t r = 0;
   for (; r + kLanes <= rows; r += kLanes) {
-    for (int64_t i = r; i < smaller(r + kLanes, next); ++i) fetch(keys + (kSpan + i) * stride, dim);
+    if (ahead) ahead->ask(kLanes * dim);
     store(out + r, dots(query, keys + r * stride, stride, dim) * scale);
   }
   for (; r < rows; ++r) out[r] = dot(query, keys + r * stride, dim) * scale;
 }
 
-// out[g][d] += Σ_r p[g][r] · values[r][d] for G queries; asks for the first `next` rows of the span behind.
+// out[g][d] += Σ_r p[g][r] · values[r][d] for G queries.
 template <int64_t G, class T>
-C2C_INLINE void mix(const float* p, const T* values, int64_t stride, int64_t rows, int64_t next, int64_t dim,
+C2C_INLINE void mix(const float* p, const T* values, int64_t stride, int64_t rows, RowsAhead<T>* ahead, int64_t dim,
                     float* out) {
   constexpr int64_t kWide = 4;
   int64_t d = 0;
@@ -101,7 +116,7 @@ C2C_INLINE void mix(const float* p, const T* values, int64_t stride, int64_t row
 #pragma GCC unroll 2
       for (int64_t v = 0; v < kWide; v += 2) load_as<T>(out + g * dim + d + v * kLanes, s[g] + v, AllLanes{});
     for (int64_t r = 0; r < rows; ++r) {
-      if (d == 0 && r < next) fetch(values + (kSpan + r) * stride, dim);
+      if (d == 0 && ahead) ahead->ask(dim);
       Vec x[kWide];
 #pragma GCC unroll 2
       for (int64_t v = 0; v < kWide; v += 2) load_two(values + r * stride + d + v * kLanes, x + v);
@@ -161,10 +176,11 @@ inline bool soften(float* scores, int64_t rows, float* top, float* mass, float* 
   return true;
 }
 
-// One KV head's share of a span of `rows` rows, behind which `next` rows follow.
+// One KV head's share of a span of `rows` rows.
 template <class T>
 C2C_INLINE void attend_head(const Attention& a, int64_t head, const T* keys, const T* values, int64_t stride,
-                            const uint32_t* positions, int64_t rows, int64_t next) {
+                            const uint32_t* positions, int64_t rows, RowsAhead<T>& next_keys,
+                            RowsAhead<T>& next_values) {
   alignas(64) float scores[kQueries * kSpan];
   for (int64_t g0 = 0; g0 < a.group; g0 += kQueries) {
     const int64_t group = smaller(kQueries, a.group - g0), first = head * a.group + g0;
@@ -172,7 +188,7 @@ C2C_INLINE void attend_head(const Attention& a, int64_t head, const T* keys, con
     float* out = a.out + first * a.dim;
     for (int64_t g = 0; g < group; ++g) {
       float* own = scores + g * kSpan;
-      score(query + g * a.dim, keys, stride, rows, g0 + g == 0 ? next : 0, a.dim, a.scale, own);
+      score(query + g * a.dim, keys, stride, rows, g0 + g == 0 ? &next_keys : nullptr, a.dim, a.scale, own);
       if (positions)
         for (int64_t r = 0; r < rows; ++r)
           if (int64_t{a.sight.position} - int64_t{positions[r]} >= a.sight.window) own[r] = -__builtin_inff();
@@ -180,7 +196,7 @@ C2C_INLINE void attend_head(const Attention& a, int64_t head, const T* keys, con
     }
     for (int64_t g = 0; g < group; g += 4) {
       const float* p = scores + g * kSpan;
-      const int64_t ask = g0 + g == 0 ? next : 0;
+      RowsAhead<T>* ask = g0 + g == 0 ? &next_values : nullptr;
       if (group - g >= 4) mix<4>(p, values, stride, rows, ask, a.dim, out + g * a.dim);
       if (group - g == 3) mix<3>(p, values, stride, rows, ask, a.dim, out + g * a.dim);
       if (group - g == 2) mix<2>(p, values, stride, rows, ask, a.dim, out + g * a.dim);
@@ -199,9 +215,11 @@ void attend_rows(const Attention& a, const T* keys, const T* values, int64_t str
     for (int64_t r = 0; !any && r < count; ++r)
       any = int64_t{a.sight.position} - int64_t{positions[r]} < a.sight.window;
     if (!any) continue;
+    const int64_t behind = (start + count) * stride, width = a.heads * a.dim;
+    RowsAhead<T> next_keys{keys + behind, stride, width, next}, next_values{values + behind, stride, width, next};
     for (int64_t head = 0; head < a.heads; ++head) {
       const int64_t at = start * stride + head * a.dim;
-      attend_head(a, head, keys + at, values + at, stride, positions, count, next);
+      attend_head(a, head, keys + at, values + at, stride, positions, count, next_keys, next_values);
     }
   }
 }
