@@ -1,5 +1,6 @@
 // The decoder's fast path against its plain one: random decoders of every kind. Prints "N passed, N failed".
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 
 #include "check.h"
 #include "decoders.h"
@@ -40,6 +41,35 @@ void compare(const Kind& kind) {
   }
 }
 
+// A step behind many rows is cut among threads by what it sees; so are two steps on four threads, of which one sees a
+// single row.
+void long_sights(const Kind& kind) {
+  const Decoder model(kind.spec, weights(kind.spec, at::kFloat), at::kFloat);
+  const auto tell = [&](const Forward& forward) {
+    KvCache long_one(model.layout(), 8, true), short_one(model.layout(), 8, true);
+    std::vector<at::Tensor> seen;
+    const auto go = [&](std::vector<Request> batch) {
+      for (const at::Tensor& t : forward(batch))
+        if (t.defined()) seen.push_back(t.clone());
+    };
+    go({request(long_one, 0, 301, Logits::kNone)});
+    go({request(long_one, 301, 302, Logits::kLast)});
+    go({request(long_one, 302, 303, Logits::kLast), request(short_one, 0, 1, Logits::kLast)});
+    go({request(long_one, 302, 303, Logits::kLast, true)});
+    return seen;
+  };
+  for (const int threads : {1, 2, 3, 4, 7}) {
+    run(kind.name + ", 300 rows, threads: " + std::to_string(threads), [&] {
+      const int before = at::get_num_threads();
+      at::set_num_threads(threads);
+      const auto fast = tell([&](auto& batch) { return model.forward(batch, nullptr); });
+      at::set_num_threads(before);
+      const auto plain = tell([&](auto& batch) { return model.plain_forward(batch, nullptr); });
+      return fast.size() == 4 && worst(error_of, fast, plain) < 2e-5;
+    });
+  }
+}
+
 void changes() {
   run("weights that were changed are packed anew", [] {
     auto tensors = weights(base(), at::kFloat);
@@ -70,7 +100,10 @@ void changes() {
 
 int main() {
   at::manual_seed(1);
-  for (const Kind& kind : kinds()) compare(kind);
+  for (const Kind& kind : kinds()) {
+    compare(kind);
+    long_sights(kind);
+  }
   changes();
   return result();
 }
