@@ -13,9 +13,9 @@ namespace {
 constexpr int64_t kMostBytes = int64_t{128} << 20;
 
 int64_t shares_for(const Parameters& parameters, int64_t samples) {
-  const int64_t shares = at::in_parallel_region() ? 1 : std::min<int64_t>(at::get_num_threads(), samples);
-  const int64_t bytes = parameters.gradients().numel() * static_cast<int64_t>(parameters.gradients().element_size());
-  return std::max<int64_t>(shares, 1) * bytes > kMostBytes ? 1 : std::max<int64_t>(shares, 1);
+  const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads(), shares = std::min(threads, samples);
+  const auto bytes = static_cast<int64_t>(parameters.gradients().nbytes());
+  return 2 * samples < threads || shares * bytes > kMostBytes ? 1 : std::max<int64_t>(shares, 1);
 }
 
 // The library's products ask for all threads inside a thread of a team too, and that costs more than small products

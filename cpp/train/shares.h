@@ -19,8 +19,9 @@ class Shares {
   using Compute = std::function<double(const Leaves& leaves, int64_t share, int64_t begin, int64_t end)>;
 
   // Computes a batch whose samples have so many rows; the sum of its losses. As many shares as there are threads, or
-  // one, in which operations use the threads themselves: for a single sample, and where the shares' gradients would
-  // take more than 128 MB. Sums have an order, so the same batch on the same number of threads gives the same numbers.
+  // one, in which operations use the threads themselves: where samples are fewer than half the threads, and where
+  // the shares' gradients would take more than 128 MB. Sums have an order, so the same batch on the same number of
+  // threads gives the same numbers.
   double accumulate(const Parameters& parameters, const std::vector<int64_t>& rows, const Compute& compute);
 
  private:
