@@ -9,6 +9,7 @@
 #endif
 
 #include "core/error.h"
+#include "core/pages.h"
 
 namespace c2c {
 
@@ -33,8 +34,10 @@ at::Tensor make_arena(const CacheLayout& l, int64_t capacity) {
                       {{"requested", bytes}, {"device", l.device.str()}});
   if (l.device.is_cpu() ? bytes > physical_memory() : bytes > kMostOnDevice) throw too_big;
   try {
-    return at::empty({l.layers, 2, capacity, l.kv_heads, l.head_dim},
-                     at::TensorOptions().dtype(l.dtype).device(l.device));
+    at::Tensor arena =
+        at::empty({l.layers, 2, capacity, l.kv_heads, l.head_dim}, at::TensorOptions().dtype(l.dtype).device(l.device));
+    if (l.device.is_cpu()) ask_for_large_pages(arena.data_ptr(), arena.nbytes());
+    return arena;
   } catch (const c10::Error&) {
     throw too_big;
   }

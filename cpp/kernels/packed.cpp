@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/pages.h"
 #include "weights/mapping.h"
 
 namespace c2c {
@@ -72,20 +73,16 @@ void PackedWeights::add(PackSource source, Packed* target) {
 
 void PackedWeights::pack() {
   if (size_ == 0) return;
-  constexpr size_t kHuge = size_t{2} << 20;
-  mapped_ = size_ + kHuge;
+  mapped_ = size_ + kLargePage;
   void* memory = ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     throw Error("OUT_OF_MEMORY", "no memory for " + std::to_string(size_) + " bytes of packed weights",
                 {{"requested", static_cast<double>(size_)}, {"device", std::string("cpu")}});
   }
   memory_ = static_cast<std::byte*>(memory);
-#ifdef MADV_HUGEPAGE
-  // Weights are read front to back once a token: large pages spare the walks. A refusal costs speed alone.
-  if (size_ >= kHuge) ::madvise(memory_, mapped_, MADV_HUGEPAGE);
-#endif
+  ask_for_large_pages(memory_, mapped_);  // weights are read front to back once a token
   const auto address = reinterpret_cast<uintptr_t>(memory_);
-  std::byte* start = memory_ + (size_ >= kHuge ? (kHuge - address % kHuge) % kHuge : 0);
+  std::byte* start = memory_ + (size_ >= kLargePage ? (kLargePage - address % kLargePage) % kLargePage : 0);
   for (Item& item : items_) {
     const PackSource& source = item.source;
     std::vector<at::Tensor> rows;

@@ -1,12 +1,14 @@
 // Memory that one pass after another reuses, so that nothing is allocated, page-faulted or zeroed anew for each token.
 #pragma once
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "core/pages.h"
 
 namespace c2c {
 
@@ -21,7 +23,9 @@ class Workspace {
     if (!buffer.defined() || buffer.numel() < bytes) {
       const int64_t size = std::max(bytes, buffer.defined() ? buffer.numel() * 5 / 4 : int64_t{4096});
       buffer = at::Tensor();  // the old one goes first
-      buffer = at::zeros({size}, at::TensorOptions().dtype(at::kByte));
+      buffer = at::empty({size}, at::TensorOptions().dtype(at::kByte));
+      ask_for_large_pages(buffer.data_ptr(), buffer.nbytes());
+      buffer.zero_();
     }
     return reinterpret_cast<T*>(buffer.data_ptr());
   }
