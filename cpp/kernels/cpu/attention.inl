@@ -10,8 +10,9 @@ KERNEL(attend_tile, const TileAttention&)
 
 namespace c2c::C2C_ISA {
 
-constexpr int64_t kSpan = 16;     // rows whose scores are held at a time
-constexpr int64_t kQueries = 16;  // most query heads of one KV head in a pass
+constexpr int64_t kSpan = 16;                     // rows whose scores are held at a time
+constexpr int64_t kQueries = 64;                  // most query heads in a pass
+constexpr int64_t kStep = 2 * kLanes, kWide = 4;  // values of a step of dots, vectors of a step of mix
 
 template <class T>
 C2C_INLINE float dot(const T* a, const T* b, int64_t n) {
@@ -33,14 +34,42 @@ C2C_INLINE float dot(const T* a, const T* b, int64_t n) {
   return total;
 }
 
+// Asks for the rows of the span behind ahead of their use: rows of one layer are further apart than the hardware looks
+// ahead. All heads' parts of a row are asked for in the order in which memory has them, whichever head is at work, and
+// the same few lines in each step of the work on this span: asked for in bursts, they would hold it up.
+template <class T>
+struct RowsAhead {
+  static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  const T *at, *end;  // of the row that is asked for
+  int64_t stride, width, rows, share;
+
+  // `steps`: how often there will be asked.
+  RowsAhead(const T* row, int64_t stride, int64_t width, int64_t rows, int64_t steps)
+      : at(row), end(row + width), stride(stride), width(width), rows(rows) {
+    share = steps > 0 ? (rows * ((width + kLine - 1) / kLine) + steps - 1) / steps : 0;
+  }
+
+  C2C_INLINE void ask() {
+    for (int64_t n = 0; n < share && rows > 0; ++n) {
+      __builtin_prefetch(at);
+      at += kLine;
+      if (at < end) continue;
+      end += stride;
+      at = end - width;
+      --rows;
+    }
+  }
+};
+
 // Products of one query and kLanes keys, in kLanes sums that do not wait for each other.
 template <class T>
-C2C_INLINE Vec dots(const T* query, const T* keys, int64_t stride, int64_t dim) {
+C2C_INLINE Vec dots(const T* query, const T* keys, int64_t stride, int64_t dim, RowsAhead<T>& ahead) {
   int64_t i = 0;
   Vec s[kLanes] = {};
 #if defined(__AVX512BF16__)
   if constexpr (sizeof(T) == 2) {
-    for (; i + 32 <= dim; i += 32) {
+    for (; i + kStep <= dim; i += kStep) {
+      ahead.ask();
       const auto q = read<__m512bh>(query + i);
 #pragma GCC unroll 16
       for (int64_t r = 0; r < kLanes; ++r)
@@ -48,7 +77,8 @@ C2C_INLINE Vec dots(const T* query, const T* keys, int64_t stride, int64_t dim) 
     }
   }
 #endif
-  for (; i + 2 * kLanes <= dim; i += 2 * kLanes) {
+  for (; i + kStep <= dim; i += kStep) {
+    ahead.ask();
     Vec q[2], k[2];
     load_two(query + i, q);
 #pragma GCC unroll 16
@@ -70,44 +100,21 @@ C2C_INLINE Vec dots(const T* query, const T* keys, int64_t stride, int64_t dim) 
   return total;
 }
 
-// Asks for the rows of the span behind ahead of their use: rows of one layer are further apart than the hardware looks
-// ahead. All heads' parts of a row are asked for in the order in which memory has them, whichever head is at work.
-template <class T>
-struct RowsAhead {
-  static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  const T* row;
-  int64_t stride, width, rows, at = 0;
-
-  // Lines of so many values.
-  C2C_INLINE void ask(int64_t count) {
-    for (int64_t n = 0; n < count && rows > 0; n += kLine) {
-      __builtin_prefetch(row + at, 0, 2);
-      at += kLine;
-      if (at < width) continue;
-      at = 0;
-      row += stride;
-      --rows;
-    }
-  }
-};
-
 // Scores of `rows` keys for one query.
 template <class T>
-C2C_INLINE void score(const T* query, const T* keys, int64_t stride, int64_t rows, RowsAhead<T>* ahead, int64_t dim,
+C2C_INLINE void score(const T* query, const T* keys, int64_t stride, int64_t rows, RowsAhead<T>& ahead, int64_t dim,
                       float scale, float* out) {
   int64_t r = 0;
   for (; r + kLanes <= rows; r += kLanes) {
-    if (ahead) ahead->ask(kLanes * dim);
-    store(out + r, dots(query, keys + r * stride, stride, dim) * scale);
+    store(out + r, dots(query, keys + r * stride, stride, dim, ahead) * scale);
   }
   for (; r < rows; ++r) out[r] = dot(query, keys + r * stride, dim) * scale;
 }
 
 // out[g][d] += Σ_r p[g][r] · values[r][d] for G queries.
 template <int64_t G, class T>
-C2C_INLINE void mix(const float* p, const T* values, int64_t stride, int64_t rows, RowsAhead<T>* ahead, int64_t dim,
+C2C_INLINE void mix(const float* p, const T* values, int64_t stride, int64_t rows, RowsAhead<T>& ahead, int64_t dim,
                     float* out) {
-  constexpr int64_t kWide = 4;
   int64_t d = 0;
   for (; d + kWide * kLanes <= dim; d += kWide * kLanes) {
     Vec s[G][kWide];
@@ -116,7 +123,7 @@ C2C_INLINE void mix(const float* p, const T* values, int64_t stride, int64_t row
 #pragma GCC unroll 2
       for (int64_t v = 0; v < kWide; v += 2) load_as<T>(out + g * dim + d + v * kLanes, s[g] + v, AllLanes{});
     for (int64_t r = 0; r < rows; ++r) {
-      if (d == 0 && ahead) ahead->ask(dim);
+      ahead.ask();
       Vec x[kWide];
 #pragma GCC unroll 2
       for (int64_t v = 0; v < kWide; v += 2) load_two(values + r * stride + d + v * kLanes, x + v);
@@ -176,38 +183,56 @@ inline bool soften(float* scores, int64_t rows, float* top, float* mass, float* 
   return true;
 }
 
-// One KV head's share of a span of `rows` rows.
-template <class T>
-C2C_INLINE void attend_head(const Attention& a, int64_t head, const T* keys, const T* values, int64_t stride,
-                            const uint32_t* positions, int64_t rows, RowsAhead<T>& next_keys,
-                            RowsAhead<T>& next_values) {
-  alignas(64) float scores[kQueries * kSpan];
-  for (int64_t g0 = 0; g0 < a.group; g0 += kQueries) {
-    const int64_t group = smaller(kQueries, a.group - g0), first = head * a.group + g0;
-    const T* query = static_cast<const T*>(a.query) + first * a.dim;
-    float* out = a.out + first * a.dim;
-    for (int64_t g = 0; g < group; ++g) {
-      float* own = scores + g * kSpan;
-      score(query + g * a.dim, keys, stride, rows, g0 + g == 0 ? &next_keys : nullptr, a.dim, a.scale, own);
-      if (positions)
-        for (int64_t r = 0; r < rows; ++r)
-          if (int64_t{a.sight.position} - int64_t{positions[r]} >= a.sight.window) own[r] = -__builtin_inff();
-      soften(own, rows, a.top + first + g, a.mass + first + g, out + g * a.dim, a.dim);
+// Scores of every query of a span become weights: for kLanes queries at a time, so that the chain from the largest
+// score to the weights is gone through once for all of them.
+inline void soften_all(float* scores, int64_t queries, int64_t dim, float* top, float* mass, float* out) {
+  constexpr int64_t kVecs = kSpan / kLanes;
+  for (int64_t q = 0; q < queries; q += kLanes) {
+    const int64_t count = smaller(kLanes, queries - q);
+    float* own = scores + q * kSpan;
+    Vec s[kLanes];
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kLanes; ++i) {
+      s[i] = load(own + i * kSpan);
+#pragma GCC unroll 4
+      for (int64_t v = 1; v < kVecs; ++v) s[i] = larger(s[i], load(own + i * kSpan + v * kLanes));
     }
-    for (int64_t g = 0; g < group; g += 4) {
-      const float* p = scores + g * kSpan;
-      RowsAhead<T>* ask = g0 + g == 0 ? &next_values : nullptr;
-      if (group - g >= 4) mix<4>(p, values, stride, rows, ask, a.dim, out + g * a.dim);
-      if (group - g == 3) mix<3>(p, values, stride, rows, ask, a.dim, out + g * a.dim);
-      if (group - g == 2) mix<2>(p, values, stride, rows, ask, a.dim, out + g * a.dim);
-      if (group - g == 1) mix<1>(p, values, stride, rows, ask, a.dim, out + g * a.dim);
+    const Vec old = load(top + q), now = larger(old, tops(s));
+    // Where nothing is visible yet, both are -∞ and any base will do.
+    const Vec base = now == -__builtin_inff() ? Vec{} : now;
+    alignas(64) float bases[kLanes], shrinks[kLanes];
+    const Vec shrink = exp(old - base);
+    store(top + q, now);
+    store(bases, base);
+    store(shrinks, shrink);
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kLanes; ++i) {
+      s[i] = Vec{};
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kVecs; ++v) {
+        const Vec e = exp(load(own + i * kSpan + v * kLanes) - spread(bases[i]));
+        store(own + i * kSpan + v * kLanes, e);
+        s[i] += e;
+      }
+    }
+    store(mass + q, load(mass + q) * shrink + sums(s));
+    for (int64_t i = 0; i < count; ++i) {
+      if (shrinks[i] == 1.0F) continue;
+      float* sum = out + (q + i) * dim;
+      int64_t d = 0;
+      for (; d + kLanes <= dim; d += kLanes) store(sum + d, load(sum + d) * shrinks[i]);
+      for (; d < dim; ++d) sum[d] *= shrinks[i];
     }
   }
 }
 
-// Heads lie side by side in a row, so all of them read a span of rows before the next one is begun.
+// Up to kQueries queries of heads that lie side by side. All of them read a span of rows before the next one is begun.
 template <class T>
-void attend_rows(const Attention& a, const T* keys, const T* values, int64_t stride, int64_t from, int64_t rows) {
+void attend_rows(const Attention& a, const T* keys, const T* values, int64_t stride, int64_t from, int64_t rows,
+                 float* top, float* mass) {
+  alignas(64) float scores[kQueries * kSpan] = {};  // queries beyond the last are softened along
+  const int64_t queries = a.heads * a.group;
+  const auto* query = static_cast<const T*>(a.query);
   for (int64_t start = 0; start < rows; start += kSpan) {
     const int64_t count = smaller(kSpan, rows - start), next = smaller(kSpan, rows - start - count);
     const uint32_t* positions = a.sight.positions ? a.sight.positions + from + start : nullptr;
@@ -215,22 +240,41 @@ void attend_rows(const Attention& a, const T* keys, const T* values, int64_t str
     for (int64_t r = 0; !any && r < count; ++r)
       any = int64_t{a.sight.position} - int64_t{positions[r]} < a.sight.window;
     if (!any) continue;
-    const int64_t behind = (start + count) * stride, width = a.heads * a.dim;
-    RowsAhead<T> next_keys{keys + behind, stride, width, next}, next_values{values + behind, stride, width, next};
-    for (int64_t head = 0; head < a.heads; ++head) {
-      const int64_t at = start * stride + head * a.dim;
-      attend_head(a, head, keys + at, values + at, stride, positions, count, next_keys, next_values);
-    }
+    const T *k = keys + start * stride, *v = values + start * stride;
+    const int64_t width = a.heads * a.dim;
+    const int64_t key_steps = queries * (count / kLanes) * (a.dim / kStep);
+    const int64_t value_steps = a.heads * ((a.group + 3) / 4) * (a.dim / (kWide * kLanes)) * count;
+    RowsAhead<T> next_keys(k + count * stride, stride, width, next, key_steps);
+    RowsAhead<T> next_values(v + count * stride, stride, width, next, value_steps);
+    for (int64_t q = 0; q < queries; ++q)
+      score(query + q * a.dim, k + q / a.group * a.dim, stride, count, next_keys, a.dim, a.scale, scores + q * kSpan);
+    if (count < kSpan || positions)
+      for (int64_t r = 0; r < kSpan; ++r)
+        if (r >= count || (positions && int64_t{a.sight.position} - int64_t{positions[r]} >= a.sight.window))
+          for (int64_t q = 0; q < queries; ++q) scores[q * kSpan + r] = -__builtin_inff();
+    soften_all(scores, queries, a.dim, top, mass, a.out);
+    for (int64_t head = 0; head < a.heads; ++head)
+      for (int64_t g = 0; g < a.group; g += 4) {
+        const int64_t q = head * a.group + g;
+        const float* p = scores + q * kSpan;
+        float* out = a.out + q * a.dim;
+        const T* x = v + head * a.dim;
+        if (a.group - g >= 4) mix<4>(p, x, stride, count, next_values, a.dim, out);
+        if (a.group - g == 3) mix<3>(p, x, stride, count, next_values, a.dim, out);
+        if (a.group - g == 2) mix<2>(p, x, stride, count, next_values, a.dim, out);
+        if (a.group - g == 1) mix<1>(p, x, stride, count, next_values, a.dim, out);
+      }
   }
 }
 
 template <class T>
-void attend_all(const Attention& a) {
+void attend_some(const Attention& a) {
   const int64_t queries = a.heads * a.group;
+  alignas(64) float top[kQueries], mass[kQueries];
   for (int64_t i = 0; i < queries * a.dim; ++i) a.out[i] = 0;
-  for (int64_t g = 0; g < queries; ++g) {
-    a.top[g] = -__builtin_inff();
-    a.mass[g] = 0;
+  for (int64_t q = 0; q < kQueries; ++q) {
+    top[q] = -__builtin_inff();
+    mass[q] = 0;
   }
   int64_t before = 0;  // rows of the runs already passed
   for (const RowRun* s = a.sight.runs; before < a.end; before += s->rows, ++s) {
@@ -238,8 +282,31 @@ void attend_all(const Attention& a) {
     if (from >= to) continue;
     const int64_t offset = (from - before) * s->stride + a.head_offset;
     attend_rows(a, static_cast<const T*>(s->keys) + offset, static_cast<const T*>(s->values) + offset, s->stride, from,
-                to - from);
+                to - from, top, mass);
   }
+  for (int64_t q = 0; q < queries; ++q) {
+    a.top[q] = top[q];
+    a.mass[q] = mass[q];
+  }
+}
+
+// As many whole heads at a time as have kQueries queries; a head with more of them takes several passes.
+template <class T>
+void attend_all(const Attention& a) {
+  const int64_t heads = a.group < kQueries ? kQueries / a.group : 1;
+  for (int64_t head = 0; head < a.heads; head += heads)
+    for (int64_t g = 0; g < a.group; g += kQueries) {
+      const int64_t q = head * a.group + g;
+      Attention some = a;
+      some.head_offset += head * a.dim;
+      some.heads = smaller(heads, a.heads - head);
+      some.group = smaller(kQueries, a.group - g);
+      some.query = static_cast<const T*>(a.query) + q * a.dim;
+      some.out += q * a.dim;
+      some.top += q;
+      some.mass += q;
+      attend_some<T>(some);
+    }
 }
 
 inline void attend(const Attention& a) {

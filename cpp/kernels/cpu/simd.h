@@ -100,11 +100,14 @@ using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7>;
 #else
 using AllLanes = Lanes<0, 1, 2, 3>;
 #endif
-// Adds lanes that are D apart: a's where a lane's bit D is clear, else b's.
+// Lanes that are D apart side by side, to be joined: a's where a lane's bit D is clear, else b's.
 template <int64_t D, int... I>
-C2C_INLINE Vec join(Vec a, Vec b, Lanes<I...>) {
-  return __builtin_shufflevector(a, b, (I & D ? kLanes + I : I)...) +
-         __builtin_shufflevector(a, b, (I & D ? kLanes + (I ^ D) : I ^ D)...);
+C2C_INLINE Vec near(Vec a, Vec b, Lanes<I...>) {
+  return __builtin_shufflevector(a, b, (I & D ? kLanes + I : I)...);
+}
+template <int64_t D, int... I>
+C2C_INLINE Vec far(Vec a, Vec b, Lanes<I...>) {
+  return __builtin_shufflevector(a, b, (I & D ? kLanes + (I ^ D) : I ^ D)...);
 }
 
 // 2 · kLanes values as two vectors: of float one half after the other, of bf16 every other one, which takes no
@@ -165,8 +168,20 @@ C2C_INLINE Vec sums(Vec* s) {
     return s[0];
   } else {
 #pragma GCC unroll 8
-    for (int64_t r = 0; r < D; ++r) s[r] = join<D>(s[r], s[r + D], AllLanes{});
+    for (int64_t r = 0; r < D; ++r) s[r] = near<D>(s[r], s[r + D], AllLanes{}) + far<D>(s[r], s[r + D], AllLanes{});
     return sums<D / 2>(s);
+  }
+}
+// The same of the largest lanes.
+template <int64_t D = kLanes / 2>
+C2C_INLINE Vec tops(Vec* s) {
+  if constexpr (D == 0) {
+    return s[0];
+  } else {
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < D; ++r)
+      s[r] = larger(near<D>(s[r], s[r + D], AllLanes{}), far<D>(s[r], s[r + D], AllLanes{}));
+    return tops<D / 2>(s);
   }
 }
 
