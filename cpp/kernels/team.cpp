@@ -25,15 +25,19 @@ void pause() {
 
 }  // namespace
 
-void Barrier::wait() {
+void Barrier::wait(Lead lead) {
   const uint32_t round = round_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
     arrived_.store(0, std::memory_order_relaxed);
     round_.store(round + 1, std::memory_order_release);
     return;
   }
+  const std::byte* const end = lead.data + lead.bytes;
   for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
-    if (spins < kSpins) {
+    if (lead.data < end) {
+      __builtin_prefetch(lead.data, 0, 2);
+      lead.data += 64;
+    } else if (spins < kSpins) {
       pause();
     } else {
       sched_yield();

@@ -3,16 +3,23 @@
 #include <c10/util/FunctionRef.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
 namespace c2c {
 
+// Memory that will be read next, whatever the other members are at: it is asked for while they are waited for.
+struct Lead {
+  const std::byte* data = nullptr;
+  int64_t bytes = 0;
+};
+
 class Barrier {
  public:
   explicit Barrier(int size) : size_(size) {}
   // Returns when all members have called it. Spins a little, then yields its core.
-  void wait();
+  void wait(Lead lead);
 
  private:
   const int size_;
@@ -25,8 +32,8 @@ struct Member {
   int index, size;
   Barrier* barrier;
 
-  void sync() const {
-    if (size > 1) barrier->wait();
+  void sync(Lead lead = {}) const {
+    if (size > 1) barrier->wait(lead);
   }
   // This member's share of `count` items, in order.
   std::pair<int64_t, int64_t> share(int64_t count) const { return {count * index / size, count * (index + 1) / size}; }

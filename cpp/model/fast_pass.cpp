@@ -106,7 +106,7 @@ void Pass::walk(const Member& m) {
       view(i);
       if (cancel_ && cancel_->load(std::memory_order_relaxed)) stop_ = true;
     }
-    m.sync();
+    m.sync(lead(m, block.inputs));
     if (stop_) return;
     const bool output = batch_.any_logits || i + 1 < model_.blocks_.size();
     const std::byte* rows = normed(m, block.input_norm);
@@ -115,7 +115,7 @@ void Pass::walk(const Member& m) {
     m.sync();
     attention(m, i);
     if (!output) continue;
-    m.sync();
+    m.sync(lead(m, block.output));
     if (narrow_ != attended_) {
       const auto [begin, end] = m.share(rows_);
       k_.narrow(reinterpret_cast<const float*>(attended_) + begin * queries_, (end - begin) * queries_,
@@ -129,11 +129,11 @@ void Pass::walk(const Member& m) {
     } else {
       multiply(m, block.output, narrow_, queries_, After::kAdd, x_, hidden_);
     }
-    m.sync();
+    m.sync(lead(m, block.gate_up));
     feed_forward(m, block);
   }
   if (wanted_.empty()) return;
-  m.sync();
+  m.sync(lead(m, model_.head_));
   finish(m);
 }
 
@@ -217,6 +217,15 @@ void Pass::add_normed(const Member& m, const FastDecoder::Norm& weight) {
   }
 }
 
+// The first of the weights that a member will read, for few rows: many wait for their products, not for memory.
+Lead Pass::lead(const Member& m, const Packed& w) const {
+  constexpr int64_t kLead = int64_t{128} << 10;
+  if (!few_) return {};
+  const auto [first, last] = m.share(w.blocks);
+  const int64_t bytes = block_bytes(w.store, w.in);
+  return {w.data + first * bytes, std::min((last - first) * bytes, kLead)};
+}
+
 void Pass::multiply(const Member& m, const Packed& w, const std::byte* rows, int64_t stride, After after, void* out,
                     int64_t out_stride, int64_t begin, int64_t end) {
   Product p = w.product();
@@ -237,7 +246,7 @@ void Pass::feed_forward(const Member& m, const FastDecoder::Block& block) {
                      : spec_.activation == Activation::kGelu ? After::kGateGelu
                                                              : After::kGateGeluTanh;
   multiply(m, block.gate_up, rows, hidden_, gate, activated_, inner_);
-  m.sync();
+  m.sync(lead(m, block.down));
   if (!spec_.post_norms) return multiply(m, block.down, activated_, inner_, After::kAdd, x_, hidden_);
   multiply(m, block.down, activated_, inner_, After::kStore, middle_, hidden_);
   m.sync();

@@ -45,6 +45,7 @@ class Pass {
   // This thread's share of a product's blocks [begin, end); end 0: all.
   void multiply(const Member& m, const Packed& w, const std::byte* rows, int64_t stride, After after, void* out,
                 int64_t out_stride, int64_t begin = 0, int64_t end = 0);
+  Lead lead(const Member& m, const Packed& w) const;
   Sight sight(size_t layer, size_t request, int64_t row) const;
 
   FastDecoder& model_;
