@@ -14,6 +14,8 @@ namespace {
 
 // Rows up to which each thread norms all of them.
 constexpr int64_t kFew = 4;
+// Products of a layer: inputs, output, gate and up, down.
+constexpr size_t kProducts = 4;
 
 enum Slot : size_t {
   kX,
@@ -47,6 +49,8 @@ Pass::Pass(FastDecoder& model, std::vector<Request>& requests, const Batch& batc
   width_ = b.inputs.outputs();
   item_ = model.narrow_rows_ ? 2 : 4;
   cache_item_ = model.dtype_ == at::kBFloat16 ? 2 : 4;
+  products_ = (model.blocks_.size() * kProducts + 1 + 7) / 8 * 8;
+  taken_ = std::vector<std::atomic<int64_t>>(static_cast<size_t>(team_) * products_);
   few_ = rows_ <= kFew;
   single_ = std::all_of(batch.shares.begin(), batch.shares.end(), [](const Share& s) { return s.rows <= 1; });
   int64_t seen = 0, many = 0;
@@ -110,8 +114,8 @@ void Pass::walk(const Member& m) {
     if (stop_) return;
     const bool output = batch_.any_logits || i + 1 < model_.blocks_.size();
     const std::byte* rows = normed(m, block.input_norm);
-    multiply(m, block.inputs, rows, hidden_, After::kStore, inputs_, width_, output ? 0 : queries_ / kBlock,
-             batch_.all_given ? queries_ / kBlock : 0);
+    multiply(m, i * kProducts, block.inputs, rows, hidden_, After::kStore, inputs_, width_,
+             output ? 0 : queries_ / kBlock, batch_.all_given ? queries_ / kBlock : 0);
     m.sync();
     attention(m, i);
     if (!output) continue;
@@ -123,14 +127,14 @@ void Pass::walk(const Member& m) {
       m.sync();
     }
     if (spec_.post_norms) {
-      multiply(m, block.output, narrow_, queries_, After::kStore, middle_, hidden_);
+      multiply(m, i * kProducts + 1, block.output, narrow_, queries_, After::kStore, middle_, hidden_);
       m.sync();
       add_normed(m, block.attention_norm);
     } else {
-      multiply(m, block.output, narrow_, queries_, After::kAdd, x_, hidden_);
+      multiply(m, i * kProducts + 1, block.output, narrow_, queries_, After::kAdd, x_, hidden_);
     }
     m.sync(lead(m, block.gate_up));
-    feed_forward(m, block);
+    feed_forward(m, i);
   }
   if (wanted_.empty()) return;
   m.sync(lead(m, model_.head_));
@@ -226,8 +230,8 @@ Lead Pass::lead(const Member& m, const Packed& w) const {
   return {w.data + first * bytes, std::min((last - first) * bytes, kLead)};
 }
 
-void Pass::multiply(const Member& m, const Packed& w, const std::byte* rows, int64_t stride, After after, void* out,
-                    int64_t out_stride, int64_t begin, int64_t end) {
+void Pass::multiply(const Member& m, size_t number, const Packed& w, const std::byte* rows, int64_t stride, After after,
+                    void* out, int64_t out_stride, int64_t begin, int64_t end) {
   Product p = w.product();
   p.x = rows;
   p.x_stride = stride;
@@ -236,19 +240,35 @@ void Pass::multiply(const Member& m, const Packed& w, const std::byte* rows, int
   p.out_stride = out_stride;
   p.outputs = after >= After::kGateSilu ? w.outputs() / 2 : w.outputs();
   p.rows = rows_;
-  const auto [first, last] = m.share((end == 0 ? w.blocks : end) - begin);
-  k_.product(p, begin + first, begin + last, scratch_ + m.index * scratch_size_);
+  deal(m, number, p, begin, end == 0 ? w.blocks : end);
 }
 
-void Pass::feed_forward(const Member& m, const FastDecoder::Block& block) {
+// Each thread takes block after block of its own share, one stream of memory, and then of what others have left: a core
+// that is slower for a while does not hold up the rest.
+void Pass::deal(const Member& m, size_t number, const Product& p, int64_t begin, int64_t end) {
+  for (int n = 0; n < m.size; ++n) {
+    const int owner = (m.index + n) % m.size;
+    const auto [first, last] = Member{owner, m.size, nullptr}.share(end - begin);
+    std::atomic<int64_t>& taken = taken_[static_cast<size_t>(owner) * products_ + number];
+    while (true) {
+      const int64_t block = begin + first + taken.fetch_add(1, std::memory_order_relaxed);
+      if (block >= begin + last) break;
+      k_.product(p, block, block + 1, scratch_ + m.index * scratch_size_);
+    }
+  }
+}
+
+void Pass::feed_forward(const Member& m, size_t layer) {
+  const FastDecoder::Block& block = model_.blocks_[layer];
   const std::byte* rows = normed(m, spec_.post_norms ? block.feed_norm : block.attention_norm);
   const After gate = spec_.activation == Activation::kSilu   ? After::kGateSilu
                      : spec_.activation == Activation::kGelu ? After::kGateGelu
                                                              : After::kGateGeluTanh;
-  multiply(m, block.gate_up, rows, hidden_, gate, activated_, inner_);
+  multiply(m, layer * kProducts + 2, block.gate_up, rows, hidden_, gate, activated_, inner_);
   m.sync(lead(m, block.down));
-  if (!spec_.post_norms) return multiply(m, block.down, activated_, inner_, After::kAdd, x_, hidden_);
-  multiply(m, block.down, activated_, inner_, After::kStore, middle_, hidden_);
+  if (!spec_.post_norms)
+    return multiply(m, layer * kProducts + 3, block.down, activated_, inner_, After::kAdd, x_, hidden_);
+  multiply(m, layer * kProducts + 3, block.down, activated_, inner_, After::kStore, middle_, hidden_);
   m.sync();
   add_normed(m, block.feed_post_norm);
 }
@@ -266,8 +286,7 @@ void Pass::finish(const Member& m) {
   p.out = logits_.data_ptr();
   p.out_stride = p.outputs = spec_.vocab;
   p.rows = count;
-  const auto [first, last] = m.share(model_.head_.blocks);
-  k_.product(p, first, last, scratch_ + m.index * scratch_size_);
+  deal(m, model_.blocks_.size() * kProducts, p, 0, model_.head_.blocks);
 }
 
 }  // namespace c2c

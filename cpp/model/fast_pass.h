@@ -36,15 +36,17 @@ class Pass {
   void pack_rows(size_t request, int64_t kv, int64_t first, int64_t last, std::byte* keys, std::byte* values,
                  std::byte* scratch);
   void settle(int64_t row, int64_t head, const float* sums, const float* mass);
-  void feed_forward(const Member& m, const FastDecoder::Block& block);
+  void feed_forward(const Member& m, size_t layer);
   void finish(const Member& m);
 
   // The normed rows as a product reads them. Few rows: every thread norms them for itself, which spares a phase.
   const std::byte* normed(const Member& m, const FastDecoder::Norm& weight);
   void add_normed(const Member& m, const FastDecoder::Norm& weight);
-  // This thread's share of a product's blocks [begin, end); end 0: all.
-  void multiply(const Member& m, const Packed& w, const std::byte* rows, int64_t stride, After after, void* out,
-                int64_t out_stride, int64_t begin = 0, int64_t end = 0);
+  // A product's blocks [begin, end), dealt out among the threads; end 0: all. Every product of a pass has a number of
+  // its own.
+  void multiply(const Member& m, size_t number, const Packed& w, const std::byte* rows, int64_t stride, After after,
+                void* out, int64_t out_stride, int64_t begin = 0, int64_t end = 0);
+  void deal(const Member& m, size_t number, const Product& p, int64_t begin, int64_t end);
   Lead lead(const Member& m, const Packed& w) const;
   Sight sight(size_t layer, size_t request, int64_t row) const;
 
@@ -66,6 +68,8 @@ class Pass {
   std::vector<int64_t> wanted_;
   at::Tensor logits_;
   std::atomic<int64_t> next_{0};
+  size_t products_;                          // of a pass, rounded up to whole cache lines
+  std::vector<std::atomic<int64_t>> taken_;  // [members, products]: blocks of a member's share that are taken
   std::atomic<bool> stop_{false};
 };
 
