@@ -9,6 +9,7 @@ import { dirname, join, resolve } from "node:path";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
+import { median } from "./median.mjs";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -22,7 +23,6 @@ const { values, positionals } = parseArgs({
 });
 const self = fileURLToPath(import.meta.url);
 const home = dirname(dirname(self));
-const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
 
 async function trial(build, model, context, forked) {
   const { loadModel } = await import(pathToFileURL(join(build, "dist/index.js")).href);

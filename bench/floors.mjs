@@ -3,24 +3,30 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { median } from "./median.mjs";
 
 const program = fileURLToPath(new URL("../build/bench/floor", import.meta.url));
 
-/** Measures the machine; several measurements are joined by taking the best of each. */
+/** Measures the machine once: about 15 s. */
 export function measure(threads) {
   if (!existsSync(program)) throw new Error("build/bench/floor is missing: run `node scripts/setup.mjs --bench`");
   return JSON.parse(execFileSync(program, [String(threads)], { encoding: "utf8" }));
 }
 
+/**
+ * Several measurements as one: medians, since they stand beside medians of times. Each measurement is the best of several
+ * ways to read and to multiply; `readRange` says how far the machine itself went from one to the next.
+ */
 export function join(measurements) {
-  const best = (all) => Math.max(...all);
   const [first] = measurements;
+  const reads = measurements.map(({ readGBs }) => readGBs);
   return {
     ...first,
-    readGBs: best(measurements.map(({ readGBs }) => readGBs)),
+    readGBs: median(reads),
+    readRange: [Math.min(...reads), Math.max(...reads)],
     products: first.products.map((p, i) => ({
       ...p,
-      gflops: best(measurements.map(({ products }) => products[i].gflops)),
+      gflops: median(measurements.map(({ products }) => products[i].gflops)),
     })),
   };
 }

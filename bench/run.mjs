@@ -14,6 +14,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { join as joinMeasures, measure } from "./floors.mjs";
+import { median } from "./median.mjs";
 import { ensureModels } from "./models.mjs";
 import { findPeer } from "./peers/index.mjs";
 import { charts, table } from "./report.mjs";
@@ -39,7 +40,6 @@ const { values: given } = parseArgs({
   },
 });
 const list = (text, all) => (text === undefined ? all : text.split(","));
-const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 const say = (text) => process.stderr.write(`${text}\n`);
 const threads = Number(given.threads);
 const wanted = list(given.suite, Object.keys(suites));
@@ -91,6 +91,7 @@ async function compare(name, dtype) {
       else run.trials.push(result.rows);
     }
   }
+  measures.push(measure(threads));
   for (const run of runs.filter((r) => r.failed))
     notes.push(`${name} ${dtype} ${run.variant}${run.peer ? ` (${run.peer})` : ""} failed: ${run.failed}`);
   return { name, dtype, runs, machine: joinMeasures(measures), notes };

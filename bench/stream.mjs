@@ -6,6 +6,7 @@ import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { loadModel } from "../dist/index.js";
+import { median } from "./median.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -19,7 +20,6 @@ const { values } = parseArgs({
 const MIB = 2 ** 20;
 const total = Number(values.tokens);
 const capacity = Number(values.capacity);
-const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
 
 const model = await loadModel({ kind: "folder", path: values.model });
 const policy = { kind: "sinks", ...(values.evict && { evict: Number(values.evict) }) };

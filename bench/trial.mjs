@@ -5,13 +5,13 @@ import { connect, fuse, loadFuser, loadModel } from "../dist/index.js";
 import { readModelConfig } from "../dist/model/config.js";
 import { native } from "../dist/native.js";
 import { Tokenizer } from "../dist/tokens/tokenizer.js";
+import { median } from "./median.mjs";
 
 const job = JSON.parse(process.argv[2]);
 const DECODED = 24;
 const MESSAGE = 80; // tokens of the sharer's message in text-to-text
 const folder = (path) => ({ kind: "folder", path });
 const ids = (count, vocab) => Array.from({ length: count }, (_, i) => (i * 7919 + 13) % vocab);
-const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 async function timed(work) {
   const start = performance.now();

@@ -2,11 +2,11 @@
 //   node bench/turns.mjs [TURNS]
 import { fileURLToPath } from "node:url";
 import { connect, loadFuser, loadModel } from "../dist/index.js";
+import { median } from "./median.mjs";
 
 const turns = Number(process.argv[2] ?? 24);
 const repeats = 7;
 const source = (name) => ({ kind: "folder", path: fileURLToPath(new URL(`../models/pair/${name}`, import.meta.url)) });
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 const receiver = await loadModel(source("receiver"));
 const sharer = await loadModel(source("sharer"));

@@ -2,6 +2,7 @@
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { median } from "../median.mjs";
 
 const job = JSON.parse(process.argv[2]);
 const DECODED = 24;
@@ -9,7 +10,6 @@ const entry = createRequire(join(job.folder, "package.json")).resolve("node-llam
 const { getLlama, LlamaLogLevel } = await import(pathToFileURL(entry).href);
 const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error });
 const model = await llama.loadModel({ modelPath: job.file });
-const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 const ids = (count) => Array.from({ length: count }, (_, i) => (i * 7919 + 13) % 151000);
 
 async function run(threads, prompt) {

@@ -2,11 +2,11 @@
 // outputs are handed out as the package does it, in a copy: for prefill and fusion that is what was asked for.
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { median } from "../median.mjs";
 
 const job = JSON.parse(process.argv[2]);
 const DECODED = 24;
 const { InferenceSession, Tensor } = createRequire(join(job.folder, "package.json"))("onnxruntime-node");
-const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 const integers = (values) => new Tensor("int64", BigInt64Array.from(values, BigInt), [values.length]);
 const count = (value) => new Tensor("int32", Int32Array.of(value), [1]);
 const filled = (rows, columns) =>
