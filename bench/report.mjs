@@ -25,7 +25,7 @@ export function table(rows, machine, notes) {
     cells.map((c, i) => (i > 2 && i < 8 ? c.padStart(widths[i]) : c.padEnd(widths[i]))).join("  ");
   const best = (dtype) => Math.max(...machine.products.filter((p) => p.dtype === dtype).map((p) => p.gflops));
   return [
-    `${machine.threads} threads, read ${short(machine.readGBs)} GB/s (${machine.readRange.map(short).join("–")}), packed products up to ${short(best("bfloat16"))} (bfloat16) and ${short(best("float32"))} GFLOP/s (float32)`,
+    `${machine.threads} threads, read ${short(machine.readGBs)} GB/s (${machine.readRange.map((rate) => short(rate)).join("–")}), packed products up to ${short(best("bfloat16"))} (bfloat16) and ${short(best("float32"))} GFLOP/s (float32)`,
     print(head),
     ...lines.map(print),
     ...notes,
