@@ -1,10 +1,13 @@
 // Every kernel on real sizes: its error against plain ATen, its rate, and ATen's time for the same work.
-//   build/bench/kernels [threads]      `node scripts/setup.mjs --bench` builds it
+//   build/bench/kernels [threads] [products|attention]      `node scripts/setup.mjs --bench` builds it
 // Each time is the first decile of many short runs over weights that no cache holds, so that a loaded machine says
 // little.
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/max.h>
+#include <ATen/ops/normal.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/sum.h>
@@ -15,8 +18,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <string_view>
+#include <tuple>
 #include <vector>
 
+#include "core/pages.h"
 #include "kernels/packed.h"
 #include "kernels/team.h"
 
@@ -98,36 +104,44 @@ void attention() {
   for (const bool bf16 : {true, false}) {
     const auto type = bf16 ? at::kBFloat16 : at::kFloat;
     for (const int64_t seen : {64, 256, 1024, 4096}) {
-      const at::Tensor keys = at::randn({kCaches, seen, kKv, kDim}).to(type);
-      const at::Tensor values = at::randn({kCaches, seen, kKv, kDim}).to(type);
-      const at::Tensor query = at::randn({1, kHeads, kDim}).to(type);
-      at::Tensor out = at::zeros({kHeads, kDim}), top = at::zeros({kHeads}), mass = at::zeros({kHeads});
+      // As a decoder's arena lies: keys and values of a layer behind each other, in large pages.
+      at::Tensor arena = at::empty({kCaches, 2, seen, kKv, kDim}, at::TensorOptions().dtype(type));
+      ask_for_large_pages(arena.data_ptr(), arena.nbytes());
+      arena.normal_();
+      const at::Tensor room = at::randn({kHeads + 3, kDim}).to(type), query = room.narrow(0, 0, kHeads).unsqueeze(0);
+      const int members = at::get_num_threads();
+      at::Tensor out = at::zeros({members, kHeads, kDim});
+      at::Tensor top = at::zeros({members, kHeads}), mass = at::zeros({members, kHeads});
+      // As a decoder cuts one row's work: by rows, each part with all heads.
       const auto attend = [&](int i) {
-        const RowRun run{keys[i % kCaches].const_data_ptr(), values[i % kCaches].const_data_ptr(), kKv * kDim, seen};
-        run_team(at::get_num_threads(), [&](const Member& m) {
-          const auto [begin, end] = m.share(kKv);
+        const at::Tensor cache = arena[i % kCaches];
+        const RowRun run{cache[0].const_data_ptr(), cache[1].const_data_ptr(), kKv * kDim, seen};
+        run_team(members, [&](const Member& m) {
           Attention a{.bf16 = bf16, .sight = {&run, seen}};
-          a.end = seen;
-          a.head_offset = begin * kDim;
-          a.heads = end - begin;
+          std::tie(a.begin, a.end) = m.share(seen);
+          a.heads = kKv;
           a.dim = kDim;
           a.group = kGroup;
-          a.query = static_cast<const std::byte*>(query.const_data_ptr()) + begin * kGroup * kDim * (bf16 ? 2 : 4);
+          a.query = query.const_data_ptr();
           a.scale = 0.088F;
-          a.out = out.data_ptr<float>() + begin * kGroup * kDim;
-          a.top = top.data_ptr<float>() + begin * kGroup;
-          a.mass = mass.data_ptr<float>() + begin * kGroup;
+          a.out = out.data_ptr<float>() + m.index * kHeads * kDim;
+          a.top = top.data_ptr<float>() + m.index * kHeads;
+          a.mass = mass.data_ptr<float>() + m.index * kHeads;
           kernels().attend(a);
         });
       };
+      const auto joined = [&] {
+        const at::Tensor share = (top - std::get<0>(top.max(0))).exp();
+        return (out * share.unsqueeze(-1)).sum(0) / (mass * share).sum(0).unsqueeze(-1);
+      };
       const auto plain = [&](int i) {
         const auto by_head = [](const at::Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
-        return at::scaled_dot_product_attention(by_head(query), by_head(keys[i % kCaches]),
-                                                by_head(values[i % kCaches]), {}, 0.0, false, 0.088, true);
+        return at::scaled_dot_product_attention(by_head(query), by_head(arena[i % kCaches][0]),
+                                                by_head(arena[i % kCaches][1]), {}, 0.0, false, 0.088, true);
       };
       const double ours = seconds(attend, 200), theirs = seconds(plain, 50);
       attend(0);
-      const double off = error_of(out / mass.unsqueeze(-1), plain(0).reshape({kHeads, kDim}));
+      const double off = error_of(joined(), plain(0).reshape({kHeads, kDim}));
       const double bytes = static_cast<double>(2 * seen * kKv * kDim * (bf16 ? 2 : 4));
       std::printf("attention %-8s %5ld rows  %7.1f GB/s %24s %5.1f x the time  error %.1e\n",
                   bf16 ? "bfloat16" : "float32", static_cast<long>(seen), bytes / ours / 1e9, "ATen", theirs / ours,
@@ -140,11 +154,12 @@ void attention() {
 
 int main(int argc, char** argv) {
   if (argc > 1) at::set_num_threads(std::atoi(argv[1]));
+  const std::string_view only = argc > 2 ? argv[2] : "";
   const at::Tensor much = at::randn({int64_t{1} << 26});
   const double read = seconds([&](int i) { at::sum(much.narrow(0, i % 8 << 23, int64_t{1} << 23)); }, 80);
   std::printf("kernels %s, %d threads; reading %.1f GB/s\n", kernels().name, at::get_num_threads(),
               (4 << 23) / read / 1e9);
-  products();
-  attention();
+  if (only != "attention") products();
+  if (only != "products") attention();
   return 0;
 }

@@ -93,7 +93,7 @@ struct Attention {
   int64_t begin = 0, end = 0;  // rows of the sight that this call reads
   int64_t head_offset = 0;     // elements from a row's start to the first KV head
   int64_t heads = 1, dim = 0, group = 0;
-  const void* query = nullptr;  // [heads · group, dim]
+  const void* query = nullptr;  // [heads · group, dim]; three rows more can be read
   float scale = 1;
   float* out = nullptr;   // [heads · group, dim]: sums weighted by exp(score - top)
   float* top = nullptr;   // [heads · group]

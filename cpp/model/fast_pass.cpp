@@ -74,7 +74,7 @@ Pass::Pass(FastDecoder& model, std::vector<Request>& requests, const Batch& batc
   const int64_t parts = splits_ > 1 ? rows_ * splits_ : team_;
   partial_ = w.get<float>(kPartial, parts * spec_.heads * (spec_.head_dim + 2) * 4);
   normed_ = w.get(kNormed, private_rows * std::max(hidden_, inner_) * item_);
-  query_ = w.get(kQuery, rows_ * queries_ * cache_item_);
+  query_ = w.get(kQuery, (rows_ * queries_ + 3 * spec_.head_dim) * cache_item_);
   attended_ = w.get(kAttended, rows_ * queries_ * cache_item_);
   narrow_ = item_ == cache_item_ ? attended_ : w.get(kNarrow, rows_ * queries_ * item_);
   activated_ = w.get(kActivated, rows_ * inner_ * item_);

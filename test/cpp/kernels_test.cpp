@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -274,7 +275,10 @@ void attention(const Kernels& k) {
       const float scale = 0.2F;
       const int64_t group = h.heads / h.kv, width = h.kv * h.dim;
       run(label + " attend", [&, h = h, seen = seen, window = window] {
-        const at::Tensor query = at::randn({1, h.heads, h.dim}).to(type);
+        // The three rows behind a call's queries are read and must not matter.
+        at::Tensor room = at::randn({h.heads + 3, h.dim}).to(type);
+        room.narrow(0, h.heads, 3).fill_(NAN);
+        const at::Tensor query = room.narrow(0, 0, h.heads).unsqueeze(0);
         // Three segments, of which the second is cut in two calls whose results are put together.
         const int64_t a = seen / 3, b = seen / 2;
         std::vector<RowRun> segments;
@@ -324,7 +328,11 @@ void attention(const Kernels& k) {
           place.copy_(made);
         }
         const at::Tensor expected = plain_attention(query, keys, values, h, scale, positions, window)[0];
-        return error_of(out, expected) < (bf16 ? 1e-3 : 1e-5);
+        // Units for pairs of bf16 take the weights of values as bf16 too.
+        const bool paired =
+            std::string_view(k.name).starts_with("avx512bf16") || std::string_view(k.name) == "avx512intel";
+        const double off = error_of(out, expected);
+        return off < (!bf16 ? 1e-5 : paired ? 4e-3 : 1e-3);
       });
       run(label + " attend_tile", [&, h = h, seen = seen, window = window] {
         const int64_t rows = std::min<int64_t>(seen, 41);

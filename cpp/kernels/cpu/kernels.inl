@@ -6,4 +6,6 @@
 #include "kernels/cpu/rows.inl"
 #include "kernels/cpu/restore.inl"
 #include "kernels/cpu/pack.inl"
+#include "kernels/cpu/scores.inl"
 #include "kernels/cpu/attention.inl"
+#include "kernels/cpu/tiles.inl"

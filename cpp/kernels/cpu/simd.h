@@ -121,16 +121,7 @@ C2C_INLINE void load_two(const Bf16* p, Vec* x) {
   x[0] = (Vec)(both << 16);
   x[1] = (Vec)(both & 0xffff0000U);
 }
-// Floats in the order that load_two gives values of T, and back.
-template <class T, int... I>
-C2C_INLINE void load_as(const float* p, Vec* x, Lanes<I...>) {
-  load_two(p, x);
-  if constexpr (sizeof(T) == 2) {
-    const Vec a = x[0], b = x[1];
-    x[0] = __builtin_shufflevector(a, b, (2 * I)...);
-    x[1] = __builtin_shufflevector(a, b, (2 * I + 1)...);
-  }
-}
+// Two vectors in the order that load_two gives values of T as floats in their own.
 template <class T, int... I>
 C2C_INLINE void store_as(float* p, const Vec* x, Lanes<I...>) {
   Vec a = x[0], b = x[1];
@@ -172,19 +163,6 @@ C2C_INLINE Vec sums(Vec* s) {
     return sums<D / 2>(s);
   }
 }
-// The same of the largest lanes.
-template <int64_t D = kLanes / 2>
-C2C_INLINE Vec tops(Vec* s) {
-  if constexpr (D == 0) {
-    return s[0];
-  } else {
-#pragma GCC unroll 8
-    for (int64_t r = 0; r < D; ++r)
-      s[r] = larger(near<D>(s[r], s[r + D], AllLanes{}), far<D>(s[r], s[r + D], AllLanes{}));
-    return tops<D / 2>(s);
-  }
-}
-
 // e^x to 2 ulp for x in [-87, 88], 0 below.
 C2C_INLINE Vec exp(Vec x) {
   const Vec low = spread(-87.3F), high = spread(88.3F);

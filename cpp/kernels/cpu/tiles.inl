@@ -1,0 +1,119 @@
+// Attention of many queries by blocked products over packed keys and values.
+#ifdef KERNEL
+
+// One query head and a tile of queries.
+KERNEL(attend_tile, const TileAttention&)
+
+#else
+
+namespace c2c::C2C_ISA {
+
+// Turns scores into weights, moves `top` up and scales what was summed before. False where nothing is visible.
+inline bool soften(float* scores, int64_t rows, float* top, float* mass, float* out, int64_t dim) {
+  int64_t at = 0;
+  Vec tops = spread(scores[0]);
+  for (; at + kLanes <= rows; at += kLanes) tops = larger(tops, load(scores + at));
+  float most = largest(tops);
+  for (; at < rows; ++at) most = larger(most, scores[at]);
+  if (most == -__builtin_inff()) {
+    for (int64_t r = 0; r < rows; ++r) scores[r] = 0;
+    return false;
+  }
+  if (most > *top) {
+    const float shrink = *mass > 0 ? exp(spread(*top - most))[0] : 0.0F;
+    int64_t d = 0;
+    for (; d + kLanes <= dim; d += kLanes) store(out + d, load(out + d) * shrink);
+    for (; d < dim; ++d) out[d] *= shrink;
+    *mass *= shrink;
+    *top = most;
+  }
+  float total = 0;
+  int64_t r = 0;
+  Vec sums{};
+  for (; r + kLanes <= rows; r += kLanes) {
+    const Vec e = exp(load(scores + r) - *top);
+    store(scores + r, e);
+    sums += e;
+  }
+  for (; r < rows; ++r) total += scores[r] = exp(spread(scores[r] - *top))[0];
+  *mass += total + sum(sums);
+  return true;
+}
+
+template <class T>
+void attend_blocks(const TileAttention& a) {
+  constexpr Store kKind = sizeof(T) == 2 ? Store::kBf16 : Store::kFloat;
+  auto* scores = reinterpret_cast<float*>(a.scratch);                 // [kTileRows, kTileKeys]
+  T* weights = reinterpret_cast<T*>(scores + kTileRows * kTileKeys);  // [kTileRows, kTileKeys]
+  const int64_t width = round_up(a.dim, kBlock);
+  float* out = reinterpret_cast<float*>(a.scratch) + 2 * kTileRows * kTileKeys;  // [kTileRows, width]
+  float *top = out + kTileRows * width, *mass = top + kTileRows;
+  for (int64_t i = 0; i < kTileRows * width; ++i) out[i] = 0;
+  for (int64_t r = 0; r < a.rows; ++r) {
+    top[r] = -__builtin_inff();
+    mass[r] = 0;
+  }
+  Product find{.store = kKind, .x = a.query, .x_stride = a.query_stride, .in = a.dim};
+  find.out = scores;
+  find.out_stride = find.outputs = kTileKeys;
+  find.rows = a.rows;
+  Product gather{.store = kKind, .x = weights, .x_stride = kTileKeys};
+  gather.after = After::kAdd;
+  gather.out = out;
+  gather.out_stride = gather.outputs = width;
+  gather.rows = a.rows;
+  const int64_t last = smaller(a.seen, a.first + a.rows);  // rows that the last query sees
+  const int64_t item = block_bytes(kKind, a.seen);
+  for (int64_t k0 = 0; k0 < last; k0 += kTileKeys) {
+    const int64_t keys = smaller(kTileKeys, last - k0), padded = round_up(keys, 2);
+    if (a.positions) {
+      // The tile's first query has the widest reach back.
+      bool any = false;
+      for (int64_t r = 0; r < a.rows && !any; ++r)
+        for (int64_t k = 0; k < keys && !any; ++k)
+          any = int64_t{a.positions[a.first + r]} - int64_t{a.positions[k0 + k]} < a.window;
+      if (!any) continue;
+    }
+    find.weight = a.keys + k0 / kBlock * block_bytes(kKind, a.dim);
+    product(find, 0, (keys + kBlock - 1) / kBlock, nullptr);
+    for (int64_t r = 0; r < a.rows; ++r) {
+      float* own = scores + r * kTileKeys;
+      const int64_t seen = smaller(keys, a.first + r + 1 - k0);  // may be below 1
+      for (int64_t k = 0; k < seen; ++k) own[k] *= a.scale;
+      for (int64_t k = seen > 0 ? seen : 0; k < padded; ++k) own[k] = -__builtin_inff();
+      if (a.positions)
+        for (int64_t k = 0; k < seen; ++k)
+          if (int64_t{a.positions[a.first + r]} - int64_t{a.positions[k0 + k]} >= a.window) own[k] = -__builtin_inff();
+      soften(own, padded, top + r, mass + r, out + r * width, a.dim);
+      T* row = weights + r * kTileKeys;
+      int64_t k = 0;
+      for (; k + kLanes <= padded; k += kLanes) store(row + k, load(own + k));
+      for (; k < padded; ++k) put(row + k, own[k]);
+    }
+    // A run of inputs inside the packed values: each block starts k0 inputs further on.
+    gather.in = kKind == Store::kFloat ? keys : padded;
+    for (int64_t b = 0; b < width / kBlock; ++b) {
+      Product part = gather;
+      part.out = out + b * kBlock;
+      part.outputs = kBlock;
+      part.weight = a.values + b * item + k0 * kBlock * static_cast<int64_t>(sizeof(T));
+      product(part, 0, 1, nullptr);
+    }
+  }
+  for (int64_t r = 0; r < a.rows; ++r) {
+    T* row = static_cast<T*>(a.out) + r * a.out_stride;
+    const float scale = 1.0F / mass[r];
+    int64_t d = 0;
+    for (; d + kLanes <= a.dim; d += kLanes) store(row + d, load(out + r * width + d) * scale);
+    for (; d < a.dim; ++d) put(row + d, out[r * width + d] * scale);
+  }
+}
+
+inline void attend_tile(const TileAttention& a) {
+  if (a.bf16) return attend_blocks<Bf16>(a);
+  attend_blocks<float>(a);
+}
+
+}  // namespace c2c::C2C_ISA
+
+#endif
