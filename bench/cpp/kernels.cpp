@@ -61,8 +61,15 @@ void multiply(const Packed& w, const at::Tensor& x, at::Tensor& y, std::vector<s
     p.out = y.data_ptr();
     p.out_stride = p.outputs = y.size(1);
     p.rows = x.size(0);
+    std::byte* own = scratch[static_cast<size_t>(m.index)].data();
+    if (is_quantised(w.store) && p.rows <= kCodedRows) {
+      auto* codes = reinterpret_cast<RowCodes*>(own);
+      for (int64_t r = 0; r < p.rows; ++r)
+        kernels().encode(static_cast<const Bf16*>(p.x) + r * p.x_stride, p.in, codes + r * (p.in / kGroup));
+      p.codes = codes;
+    }
     const auto [begin, end] = m.share(w.blocks);
-    kernels().product(p, begin, end, scratch[static_cast<size_t>(m.index)].data());
+    kernels().product(p, begin, end, own);
   });
 }
 

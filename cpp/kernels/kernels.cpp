@@ -24,7 +24,7 @@ struct Found {
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (wide) tables[count++] = &kernels_avx512;
-    if (wide && __builtin_cpu_supports("avx512bf16")) {
+    if (wide && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")) {
       tables[count++] = &kernels_avx512bf16;
       if (__builtin_cpu_is("intel")) tables[count++] = &kernels_avx512intel;
     }

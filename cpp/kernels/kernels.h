@@ -13,6 +13,8 @@ struct Bf16 {
 // How a packed weight is stored. Quantised ones multiply bf16 rows.
 enum class Store : uint8_t { kFloat, kBf16, kInt8, kInt4 };
 
+constexpr bool is_quantised(Store store) { return store == Store::kInt8 || store == Store::kInt4; }
+
 // Weights [out, in] lie in blocks of kBlock outputs, so that one block is one stream for a single row and one tile for
 // many.
 constexpr int64_t kBlock = 64;
@@ -35,7 +37,7 @@ constexpr int64_t block_bytes(Store store, int64_t in) {
     case Store::kBf16:
       return k * kBlock * 2;
     case Store::kInt8:
-      return k / kGroup * (kBlock * 2 + kGroup * kBlock);  // a group: scales in bf16, then the values
+      return k / kGroup * (kBlock * 2 + kGroup * kBlock);  // a group: see codes.inl
     case Store::kInt4:
       return k / kGroup * (kBlock * 2 + kGroup * kBlock / 2);
   }
@@ -53,12 +55,23 @@ enum class After : uint8_t {
   kGateGeluTanh,
 };
 
+// kGroup values of a row as whole numbers of 16 bits times a scale, for products with quantised weights. Which numbers
+// a word holds is the instruction set's affair.
+struct RowCodes {
+  uint32_t words[kGroup / 2];
+  int32_t sum;  // of the numbers
+  float scale;
+};
+// Rows up to which quantised weights are multiplied with codes; for more, blocks are turned to bf16 once.
+constexpr int64_t kCodedRows = 8;
+
 // out[r] = after(x[r] · wᵀ + bias). Rows are float for float weights, else bf16; `x2` are further inputs, behind x's,
 // whose weights follow in the block.
 struct Product {
   Store store = Store::kFloat;
   const void* x = nullptr;
   int64_t x_stride = 0, in = 0;
+  const RowCodes* codes = nullptr;  // instead of x, for quantised weights: [rows, groups of padded inputs]
   const void* x2 = nullptr;
   int64_t x2_stride = 0, in2 = 0;
   const std::byte* weight = nullptr;  // block 0
@@ -151,7 +164,7 @@ struct Kernels {
 };
 
 constexpr int64_t product_scratch(Store store, int64_t in) {
-  return store == Store::kInt8 || store == Store::kInt4 ? padded_inputs(store, in) * kBlock * 2 + 64 : 64;
+  return is_quantised(store) ? padded_inputs(store, in) * kBlock * 2 + 64 : 64;
 }
 
 // The best table that this machine runs; C2C_KERNELS=<name> asks for a lesser one.

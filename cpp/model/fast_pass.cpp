@@ -240,7 +240,18 @@ void Pass::multiply(const Member& m, size_t number, const Packed& w, const std::
   p.out_stride = out_stride;
   p.outputs = after >= After::kGateSilu ? w.outputs() / 2 : w.outputs();
   p.rows = rows_;
+  encode(m, p);
   deal(m, number, p, begin, end == 0 ? w.blocks : end);
+}
+
+// Few rows become codes for quantised weights, in each thread's own memory, which is shorter than waiting for others.
+void Pass::encode(const Member& m, Product& p) {
+  if (!is_quantised(p.store) || p.rows > kCodedRows) return;
+  auto* codes = reinterpret_cast<RowCodes*>(scratch_ + m.index * scratch_size_);
+  const int64_t in = padded_inputs(p.store, p.in), groups = in / kGroup;
+  for (int64_t r = 0; r < p.rows; ++r)
+    k_.encode(static_cast<const Bf16*>(p.x) + r * p.x_stride, in, codes + r * groups);
+  p.codes = codes;
 }
 
 // Each thread takes block after block of its own share, one stream of memory, and then of what others have left: a core
@@ -286,6 +297,7 @@ void Pass::finish(const Member& m) {
   p.out = logits_.data_ptr();
   p.out_stride = p.outputs = spec_.vocab;
   p.rows = count;
+  encode(m, p);
   deal(m, model_.blocks_.size() * kProducts, p, 0, model_.head_.blocks);
 }
 

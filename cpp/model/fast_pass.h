@@ -46,6 +46,7 @@ class Pass {
   // its own.
   void multiply(const Member& m, size_t number, const Packed& w, const std::byte* rows, int64_t stride, After after,
                 void* out, int64_t out_stride, int64_t begin = 0, int64_t end = 0);
+  void encode(const Member& m, Product& p);
   void deal(const Member& m, size_t number, const Product& p, int64_t begin, int64_t end);
   Lead lead(const Member& m, const Packed& w) const;
   Sight sight(size_t layer, size_t request, int64_t row) const;

@@ -2,6 +2,7 @@
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/eye.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
@@ -86,6 +87,15 @@ Bytes pack(const Kernels& k, Store store, const at::Tensor& w) {
   return packed;
 }
 
+// Rows as codes.
+std::vector<RowCodes> encoded(const Kernels& k, const at::Tensor& rows) {
+  const int64_t groups = rows.size(1) / kGroup;
+  std::vector<RowCodes> codes(static_cast<size_t>(rows.size(0) * groups));
+  for (int64_t r = 0; r < rows.size(0); ++r)
+    k.encode(static_cast<const Bf16*>(rows[r].const_data_ptr()), rows.size(1), codes.data() + r * groups);
+  return codes;
+}
+
 // Bounds on the error of a product: rounding alone, or what a group's scale allows.
 double bound(Store store) {
   return store == Store::kFloat ? 2e-6 : store == Store::kBf16 ? 1e-5 : store == Store::kInt8 ? 0.015 : 0.2;
@@ -116,6 +126,11 @@ void products(const Kernels& k) {
         p.out_stride = out + 3;
         p.outputs = out;
         p.rows = rows;
+        std::vector<RowCodes> codes;
+        if (is_quantised(store) && rows <= kCodedRows) {
+          codes = encoded(k, wide);
+          p.codes = codes.data();
+        }
         k.product(p, 0, (out + kBlock - 1) / kBlock, scratch.data());
         const at::Tensor expected =
             at::linear(x.to(at::kDouble), w.to(at::kDouble), bias.narrow(0, 0, out).to(at::kDouble));
@@ -127,6 +142,43 @@ void products(const Kernels& k) {
         const at::Tensor twice = once.narrow(1, 0, out) * 2 - bias.narrow(0, 0, out);
         return inside && error_of(y.narrow(1, 0, out), twice) < 1e-5 &&
                spread_of(once.narrow(1, 0, out), expected) < bound(store);
+      });
+    }
+  }
+}
+
+// What quantised weights are is read out with rows of one 1 each; products with them must then be as exact as the rows'
+// codes: a 32,512th of a group's largest value, whatever else the row holds. Few rows and many give the same.
+void codes(const Kernels& k) {
+  for (const Store store : {Store::kInt8, Store::kInt4}) {
+    for (const int64_t rows : {1, 2, 3, 4, 7, 8}) {
+      const std::string label = std::string(k.name) + " " + name_of(store) + " codes of " + std::to_string(rows);
+      run(label + " rows", [&, rows = rows] {
+        const int64_t in = 96, out = 128;
+        Bytes packed = pack(k, store, at::randn({out, in}).to(at::kBFloat16)), scratch(product_scratch(store, in));
+        const auto made = [&](const at::Tensor& x, bool coded) {
+          at::Tensor y = at::zeros({x.size(0), out});
+          const auto words = encoded(k, x);
+          Product p{.store = store, .x = x.const_data_ptr(), .x_stride = in, .in = in};
+          if (coded) p.codes = words.data();
+          p.weight = packed.data();
+          p.out = y.data_ptr();
+          p.out_stride = p.outputs = out;
+          p.rows = x.size(0);
+          k.product(p, 0, out / kBlock, scratch.data());
+          return y;
+        };
+        std::vector<at::Tensor> parts;
+        const at::Tensor ones = at::eye(in).to(at::kBFloat16);
+        for (int64_t i = 0; i < in; i += kCodedRows) parts.push_back(made(ones.narrow(0, i, kCodedRows), true));
+        const at::Tensor weight = at::cat(parts).to(at::kDouble);
+        // Groups of very different size, the first of zeros.
+        at::Tensor x = at::randn({rows, in});
+        x.narrow(1, 0, kGroup).zero_();
+        x.narrow(1, kGroup, kGroup) *= 1000;
+        x = x.to(at::kBFloat16);
+        const at::Tensor expected = x.to(at::kDouble).mm(weight);
+        return error_of(made(x, true), expected) < 3e-5 && error_of(made(x, false), expected) < 4e-3;
       });
     }
   }
@@ -398,6 +450,7 @@ int main() {
     const Kernels& k = *all.tables[i];
     at::manual_seed(1);  // the same values for every set: bounds on averages hold for these, not for any values
     products(k);
+    codes(k);
     afters(k);
     rows(k);
     attention(k);

@@ -2,6 +2,7 @@
 // KERNEL(name, arguments): kernels.h makes the table's columns of it, and table.inl a row.
 #include "kernels/cpu/finish.inl"
 #include "kernels/cpu/panel.inl"
+#include "kernels/cpu/codes.inl"
 #include "kernels/cpu/product.inl"
 #include "kernels/cpu/rows.inl"
 #include "kernels/cpu/restore.inl"

@@ -90,15 +90,14 @@ inline void pack_group(Store store, std::byte* group, int64_t lane, const float*
   const float scale = store == Store::kInt8 ? quantise8(x, values) : quantise4(x, values);
   reinterpret_cast<Bf16*>(group)[lane] = to_bf16(scale);
   group += kBlock * 2;
-  if (store == Store::kInt8) {
-    for (int64_t k = 0; k < kGroup; ++k) group[k * kBlock + lane] = static_cast<std::byte>(static_cast<int8_t>(values[k]));
-    return;
-  }
-  for (int64_t c = 0; c < kGroup / 8; ++c) {
+  const bool eight = store == Store::kInt8;
+  for (int64_t k = 0; k < kGroup; k += eight ? 4 : 8) {
     uint32_t word = 0;
-    for (int64_t i = 0; i < 8; ++i)
-      word |= static_cast<uint32_t>(static_cast<int32_t>(values[c * 8 + i]) + 8) << (i / 2 * 4 + i % 2 * 16);
-    write(group + (c * kBlock + lane) * 4, word);
+    for (int64_t i = 0; i < 4; ++i) {
+      const auto at = [&](int64_t n) { return static_cast<uint32_t>(static_cast<int32_t>(values[n]) + (eight ? 128 : 8)); };
+      word |= (eight ? at(k + i) : at(k + i) | at(k + 4 + i) << 4) << (8 * i);
+    }
+    write(group + (k / (eight ? 4 : 8) * kBlock + lane) * 4, word);
   }
 }
 

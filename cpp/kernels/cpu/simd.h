@@ -33,7 +33,6 @@ typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
-typedef int8_t Bytes __attribute__((vector_size(kLanes)));
 
 template <class T>
 C2C_INLINE T read(const void* p) {
@@ -60,15 +59,6 @@ C2C_INLINE void put(Bf16* p, float x) { *p = to_bf16(x); }
 
 C2C_INLINE Vec load(const float* p) { return read<Vec>(p); }
 C2C_INLINE Vec load(const Bf16* p) { return (Vec)(__builtin_convertvector(read<Halves>(p), Bits) << 16); }
-C2C_INLINE Vec load(const int8_t* p) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(read<__m128i>(p)));
-#elif defined(__AVX2__)
-  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(read<int64_t>(p))));
-#else
-  return __builtin_convertvector(__builtin_convertvector(read<Bytes>(p), Ints), Vec);
-#endif
-}
 C2C_INLINE void store(float* p, Vec v) { write(p, v); }
 C2C_INLINE void store(Bf16* p, Vec v) {
 #if defined(__AVX512BF16__)
@@ -90,6 +80,19 @@ C2C_INLINE Bits pairs(Vec a, Vec b) {
 C2C_INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 C2C_INLINE float larger(float a, float b) { return a > b ? a : b; }
 C2C_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Two neighbouring bf16 inputs of a row, one in each half.
+C2C_INLINE uint32_t pair(const Bf16* x) { return read<uint32_t>(x); }
+C2C_INLINE Vec low(uint32_t two) { return spread(__builtin_bit_cast(float, two << 16)); }
+C2C_INLINE Vec high(uint32_t two) { return spread(__builtin_bit_cast(float, two & 0xffff0000U)); }
+
+// Weights come from memory in one stream: they are asked for this many bytes ahead, further than hardware dares.
+constexpr int64_t kAhead = 8192;
+template <int64_t kBytes>
+C2C_INLINE void prefetch(const std::byte* w) {
+#pragma GCC unroll 4
+  for (int64_t b = 0; b < kBytes; b += 64) __builtin_prefetch(w + kAhead + b);
+}
 
 template <int... I>
 struct Lanes {};
