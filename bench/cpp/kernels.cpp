@@ -119,7 +119,7 @@ void attention() {
       const int members = at::get_num_threads();
       at::Tensor out = at::zeros({members, kHeads, kDim});
       at::Tensor top = at::zeros({members, kHeads}), mass = at::zeros({members, kHeads});
-      // As a decoder cuts one row's work: by rows, each part with all heads.
+      // As a decoder cuts one row's work from 256 rows on: by rows, each part with all heads.
       const auto attend = [&](int i) {
         const at::Tensor cache = arena[i % kCaches];
         const RowRun run{cache[0].const_data_ptr(), cache[1].const_data_ptr(), kKv * kDim, seen};

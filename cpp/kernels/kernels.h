@@ -71,7 +71,7 @@ struct Product {
   Store store = Store::kFloat;
   const void* x = nullptr;
   int64_t x_stride = 0, in = 0;
-  const RowCodes* codes = nullptr;  // instead of x, for quantised weights: [rows, groups of padded inputs]
+  const RowCodes* codes = nullptr;  // instead of x and x2, for quantised weights: [rows, groups]
   const void* x2 = nullptr;
   int64_t x2_stride = 0, in2 = 0;
   const std::byte* weight = nullptr;  // block 0
@@ -106,7 +106,7 @@ struct Attention {
   int64_t begin = 0, end = 0;  // rows of the sight that this call reads
   int64_t head_offset = 0;     // elements from a row's start to the first KV head
   int64_t heads = 1, dim = 0, group = 0;
-  const void* query = nullptr;  // [heads · group, dim]; three rows more can be read
+  const void* query = nullptr;  // [heads · group, dim]; three rows more can be read, whose values do not matter
   float scale = 1;
   float* out = nullptr;   // [heads · group, dim]: sums weighted by exp(score - top)
   float* top = nullptr;   // [heads · group]

@@ -26,7 +26,7 @@ C2C_INLINE Vec over_rows(Vec v) {
 
 // A weight as it is stored, so that the sum of weights is that of the stored ones.
 template <class S>
-C2C_INLINE Vec kept(Vec e) {
+C2C_INLINE Vec rounded_to(Vec e) {
   if constexpr (sizeof(S) == 4) {
     return e;
   } else {
@@ -51,7 +51,7 @@ void soften_span(const float* scores, int64_t steps, int64_t queries, int64_t di
     const Vec shrink = exp(old - base);
     Vec sum = load(mass + c * kLanes) * shrink;
     for (int64_t s = 0; s < steps; ++s) {
-      const Vec e = kept<S>(exp(load(own + s * chunks * kLanes) - base));
+      const Vec e = rounded_to<S>(exp(load(own + s * chunks * kLanes) - base));
       sum += e;
       store(weights + (s * chunks + c) * kLanes, by_query(e, AllLanes{}));
     }
@@ -70,7 +70,7 @@ void soften_span(const float* scores, int64_t steps, int64_t queries, int64_t di
 // out[g][d] += Σ_r weight[g][r] · rows[r][d] for G queries and R rows, an even number. The sums of kTwo values lie as
 // the rows' halves give them, until tidy() is called.
 template <int64_t G, int64_t R, class T>
-C2C_INLINE void mix(const Share<T> (*weight)[kMixed], const T* rows, int64_t stride, int64_t dim, float* out,
+C2C_INLINE void mix(const Kept<T> (*weight)[kMixed], const T* rows, int64_t stride, int64_t dim, float* out,
                     Lines& ahead) {
   int64_t d = 0;
   for (; d + kTwo <= dim; d += kTwo) {
@@ -130,7 +130,7 @@ C2C_INLINE void mix(const Share<T> (*weight)[kMixed], const T* rows, int64_t str
 }
 
 template <int64_t R, class T>
-C2C_INLINE void mix_some(int64_t queries, const Share<T> (*weight)[kMixed], const T* rows, int64_t stride, int64_t dim,
+C2C_INLINE void mix_some(int64_t queries, const Kept<T> (*weight)[kMixed], const T* rows, int64_t stride, int64_t dim,
                          float* out, Lines& ahead) {
   if (queries == 4) mix<4, R>(weight, rows, stride, dim, out, ahead);
   if (queries == 3) mix<3, R>(weight, rows, stride, dim, out, ahead);
@@ -150,32 +150,33 @@ C2C_INLINE void tidy(float* out, int64_t dim, Lanes<I...>) {
         store(out + d + kLanes,
               __builtin_shufflevector(x[0], x[1], ((I + kLanes) / 8 * 4 + I % 4 + (I % 8 < 4 ? 0 : kLanes))...));
       } else {
-        store_as<T>(out + d, x, AllLanes{});
+        store_two(out + d, x[0], x[1], AllLanes{});
       }
     }
 }
 
 // Sums of a span's values for all queries.
 template <class T>
-void gather(const Attention& a, const Few& few, const Order<T>& values, const Share<T>* weights) {
+void add_values(const Attention& a, const Few& few, const Order<T>& values, const Kept<T>* weights) {
   for (int64_t r0 = 0, rows; r0 < values.count; r0 += rows) {
     const int64_t left = values.count - r0;
     rows = left >= kMixed ? kMixed : smaller(2, left);
-    Lines ahead{values.at(r0 + kLead), rows == kMixed ? few.mix_step : 0};
+    Lines ahead{values.at(r0 + kRowsAhead), rows == kMixed ? few.mix_step : 0};
     const T* row = values.first + r0 * values.stride;
     for (int64_t head = 0; head < a.heads; ++head, row += a.dim)
       for (int64_t g = 0; g < a.group; g += kFour) {
         const int64_t q = head * a.group + g, some = smaller(kFour, a.group - g);
-        Share<T> weight[kFour][kMixed];
+        Kept<T> weight[kFour][kMixed];
         for (int64_t i = 0; i < some; ++i) {
-          const Share<T>* from = weights + ((r0 / kRowsOf) * few.chunks + (q + i) / kFour) * kLanes + (q + i) % kFour * kRowsOf;
+          const int64_t step = few.chunks * kLanes;
+          const Kept<T>* from = weights + (q + i) / kFour * kLanes + (q + i) % kFour * kRowsOf;
           if (rows == kMixed) {
 #pragma GCC unroll 8
             for (int64_t r = 0; r < kMixed; r += kRowsOf)
-              __builtin_memcpy(weight[i] + r, from + r * few.chunks * kFour, sizeof(Share<T>) * kRowsOf);
+              __builtin_memcpy(weight[i] + r, from + (r0 + r) / kRowsOf * step, sizeof(Kept<T>) * kRowsOf);
           } else {
             for (int64_t r = 0; r < 2; ++r)
-              weight[i][r] = r < rows ? from[((r0 + r) / kRowsOf - r0 / kRowsOf) * few.chunks * kLanes + (r0 + r) % kRowsOf] : Share<T>{};
+              weight[i][r] = r < rows ? from[(r0 + r) / kRowsOf * step + (r0 + r) % kRowsOf] : Kept<T>{};
           }
         }
         float* out = a.out + q * a.dim;
@@ -194,7 +195,7 @@ template <class T>
 void attend_rows(const Attention& a, const Few& few, const T* keys, const T* values, int64_t stride, int64_t from,
                  int64_t rows, float* top, float* mass) {
   alignas(64) float scores[kQueries * kSpan];
-  alignas(64) Share<T> weights[kQueries * kSpan];
+  alignas(64) Kept<T> weights[kQueries * kSpan];
   Few spaced = few;
   if (a.heads * a.dim != stride) spaced.key_step = spaced.mix_step = 0;
   for (int64_t start = 0; start < rows; start += kSpan) {
@@ -220,9 +221,10 @@ void attend_rows(const Attention& a, const Few& few, const T* keys, const T* val
       for (int64_t r = 0; r < steps * kRowsOf; ++r)
         if (hidden(r))
           for (int64_t q = 0; q < few.chunks * kFour; ++q)
-            scores[(r / kRowsOf * few.chunks + q / kFour) * kLanes + r % kRowsOf * kFour + q % kFour] = -__builtin_inff();
+            scores[(r / kRowsOf * few.chunks + q / kFour) * kLanes + r % kRowsOf * kFour + q % kFour] =
+                -__builtin_inff();
     soften_span(scores, steps, a.heads * a.group, a.dim, top, mass, a.out, weights);
-    gather(a, spaced, second, weights);
+    add_values(a, spaced, second, weights);
   }
 }
 

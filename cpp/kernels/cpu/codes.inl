@@ -71,24 +71,31 @@ C2C_INLINE void write_words(const int32_t* codes, uint32_t* words) {
 inline void encode(const Bf16* x, int64_t n, RowCodes* out) {
   const Vec magic = spread(12582912.0F);  // 1.5 · 2^23: adding it rounds to an integer
   for (int64_t g = 0; g < n; g += kGroup, ++out) {
-    Vec most{};
+    // Magnitudes in the order of their bits, where NaN is above all numbers.
+    Bits most{};
     for (int64_t i = 0; i < kGroup; i += kLanes) {
-      const Vec v = load(x + g + i);
-      most = larger(most, larger(v, -v));
+      const Bits bits = (Bits)load(x + g + i) & 0x7fffffffU;
+      most = bits > most ? bits : most;
     }
-    const float top = largest(most);
-    const float inverse = top > 0 ? static_cast<float>(kMostCode) / top : 0.0F;
+    uint32_t high = 0;
+    for (int64_t l = 0; l < kLanes; ++l) high = most[l] > high ? most[l] : high;
+    const float top = __builtin_bit_cast(float, high);
+    const float scale = high < 0x7f800000U ? top / static_cast<float>(kMostCode) : __builtin_nanf("");
+    // A group that is not finite makes all that it meets NaN by its scale; one too small for a scale is zero.
+    const bool usable = high < 0x7f800000U && top > 1e-30F;
+    const float inverse = usable ? static_cast<float>(kMostCode) / top : 0.0F;
     alignas(64) int32_t codes[kGroup];
     Ints total{};
     for (int64_t i = 0; i < kGroup; i += kLanes) {
-      const Ints code = __builtin_convertvector(load(x + g + i) * inverse + magic - magic, Ints);
+      const Vec scaled = usable ? load(x + g + i) * inverse + magic - magic : Vec{};
+      const Ints code = __builtin_convertvector(scaled, Ints);
       write(codes + i, code);
       total += code;
     }
     write_words(codes, out->words);
     out->sum = 0;
     for (int64_t l = 0; l < kLanes; ++l) out->sum += total[l];
-    out->scale = top / static_cast<float>(kMostCode);
+    out->scale = scale;
   }
 }
 
@@ -114,9 +121,9 @@ void code_tile(const Product& p, int64_t block, const std::byte* weight, int64_t
       CodeSums s[R][kVectors];
 #pragma GCC unroll 3
       for (int64_t r = 0; r < R; ++r) {
-        const Ints first = Ints{} - kOffset * codes[r * groups].sum;
+        const Ints start = Ints{} - kOffset * codes[r * groups].sum;
 #pragma GCC unroll 4
-        for (int64_t v = 0; v < kVectors; ++v) s[r][v] = {Ints{}, first};
+        for (int64_t v = 0; v < kVectors; ++v) s[r][v] = {Ints{}, start};
       }
       for (int64_t c = 0; c < kWords; ++c, w += kBytes) {
         if (column == 0) prefetch<kBytes>(w);

@@ -94,7 +94,10 @@ inline void pack_group(Store store, std::byte* group, int64_t lane, const float*
   for (int64_t k = 0; k < kGroup; k += eight ? 4 : 8) {
     uint32_t word = 0;
     for (int64_t i = 0; i < 4; ++i) {
-      const auto at = [&](int64_t n) { return static_cast<uint32_t>(static_cast<int32_t>(values[n]) + (eight ? 128 : 8)); };
+      const auto at = [&](int64_t n) {
+        const int32_t value = static_cast<int32_t>(values[n]);
+        return eight ? static_cast<uint32_t>(value + 128) & 255U : static_cast<uint32_t>(value + 8) & 15U;
+      };
       word |= (eight ? at(k + i) : at(k + i) | at(k + 4 + i) << 4) << (8 * i);
     }
     write(group + (k / (eight ? 4 : 8) * kBlock + lane) * 4, word);

@@ -1,5 +1,5 @@
 // Products of rows with packed weights: one register tile of up to kRows rows × kBlock outputs, for one row and for
-// many. Many rows go through panels where these are faster.
+// many. Many rows go through panels where these are faster, and few through codes.inl where weights are quantised.
 #ifdef KERNEL
 
 // Blocks [begin, end) of a product; `scratch`: product_scratch() bytes of the calling thread.
@@ -11,6 +11,9 @@ namespace c2c::C2C_ISA {
 
 template <int64_t R>
 using Sums = Vec[R][kVectors];
+
+C2C_INLINE Vec low(uint32_t two) { return spread(__builtin_bit_cast(float, two << 16)); }
+C2C_INLINE Vec high(uint32_t two) { return spread(__builtin_bit_cast(float, two & 0xffff0000U)); }
 
 template <int64_t R>
 C2C_INLINE void dot_float(Sums<R>& sums, const float* x, int64_t stride, const std::byte* w, int64_t in) {

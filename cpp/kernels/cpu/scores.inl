@@ -10,24 +10,23 @@ constexpr int64_t kSpan = 32;                // rows whose scores are held at a 
 constexpr int64_t kQueries = 64;             // most query heads in a pass
 constexpr int64_t kFour = 4;                 // queries of a step of scores
 constexpr int64_t kRowsOf = kLanes / kFour;  // rows of a step of scores: a vector has a lane for each row and query
-constexpr int64_t kSteps = kSpan / kRowsOf;
-constexpr int64_t kMixed = 8;         // rows of a step of sums
-constexpr int64_t kTwo = 2 * kLanes;  // values of a row that are taken at a time
+constexpr int64_t kMixed = 8;                // rows of a step of sums
+constexpr int64_t kTwo = 2 * kLanes;         // values of a row that are taken at a time
 
 // What weights of values are kept as: where a unit multiplies pairs of bf16, so are they.
 #if defined(__AVX512BF16__)
 template <class T>
-using Share = std::conditional_t<sizeof(T) == 2, Bf16, float>;
+using Kept = std::conditional_t<sizeof(T) == 2, Bf16, float>;
 #else
 template <class T>
-using Share = float;
+using Kept = float;
 #endif
 template <class T>
-constexpr bool kPaired = sizeof(Share<T>) == 2;
+constexpr bool kPaired = sizeof(Kept<T>) == 2;
 
 // Asks for memory a little ahead of its use, the same few lines in each step of the work: asked for in bursts, they
-// would hold it up. They are brought into the second-level cache: far more of them can be on their way to it than to the
-// first, whose sets are few besides.
+// would hold it up. They are brought into the second-level cache: far more of them can be on their way to it than to
+// the first, whose sets are few besides.
 struct Lines {
   const std::byte* at;
   int64_t step;  // bytes with each step
@@ -128,9 +127,9 @@ C2C_INLINE Vec dots(const T* query, const T* const* rows, const int64_t* offset,
 
 // What is the same for all rows of a call.
 struct Few {
-  int64_t chunks;             // of four queries; those beyond the last have scores that nobody reads
-  int64_t offset[kQueries];   // where each query's KV head begins in a row
-  int64_t key_step, mix_step; // bytes to ask for with each step; 0 where rows do not lie side by side
+  int64_t chunks;              // of four queries; those beyond the last have scores that nobody reads
+  int64_t offset[kQueries];    // where each query's KV head begins in a row
+  int64_t key_step, mix_step;  // bytes to ask for with each step; 0 where rows do not lie side by side
 };
 
 // Rows that are asked for while others are at work: `first` of one run and, behind its end, of the one read next.
@@ -141,11 +140,16 @@ struct Order {
 
   // Row `row` of both together; the first one, which is there already, where there is none.
   C2C_INLINE const std::byte* at(int64_t row) const {
-    const T* found = row < count ? first + row * stride : row - count < then_count ? then + (row - count) * stride : first;
+    const T* found = first;
+    if (row < count) {
+      found = first + row * stride;
+    } else if (row - count < then_count) {
+      found = then + (row - count) * stride;
+    }
     return reinterpret_cast<const std::byte*>(found);
   }
 };
-constexpr int64_t kLead = 8;  // rows from one that is read to the one that is asked for
+constexpr int64_t kRowsAhead = 8;  // rows from one that is read to the one that is asked for
 
 // Scores of a span's keys for all queries: scores[step][chunk of four queries].
 template <int64_t P, class T>
@@ -153,7 +157,7 @@ void score(const Attention& a, const Few& few, const Order<T>& keys, float* scor
   for (int64_t r0 = 0; r0 < keys.count; r0 += kRowsOf) {
     const T* rows[kRowsOf];  // the last row again where there are no more
     for (int64_t r = 0; r < kRowsOf; ++r) rows[r] = keys.first + smaller(r0 + r, keys.count - 1) * keys.stride;
-    Lines ahead{keys.at(r0 + kLead), few.key_step};
+    Lines ahead{keys.at(r0 + kRowsAhead), few.key_step};
     const T* query = static_cast<const T*>(a.query);
     for (int64_t c = 0; c < few.chunks; ++c, query += kFour * a.dim, scores += kLanes)
       store(scores, dots<P>(query, rows, few.offset + c * kFour, a.dim, ahead) * a.scale);

@@ -83,8 +83,6 @@ C2C_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Two neighbouring bf16 inputs of a row, one in each half.
 C2C_INLINE uint32_t pair(const Bf16* x) { return read<uint32_t>(x); }
-C2C_INLINE Vec low(uint32_t two) { return spread(__builtin_bit_cast(float, two << 16)); }
-C2C_INLINE Vec high(uint32_t two) { return spread(__builtin_bit_cast(float, two & 0xffff0000U)); }
 
 // Weights come from memory in one stream: they are asked for this many bytes ahead, further than hardware dares.
 constexpr int64_t kAhead = 8192;
@@ -124,16 +122,11 @@ C2C_INLINE void load_two(const Bf16* p, Vec* x) {
   x[0] = (Vec)(both << 16);
   x[1] = (Vec)(both & 0xffff0000U);
 }
-// Two vectors in the order that load_two gives values of T as floats in their own.
-template <class T, int... I>
-C2C_INLINE void store_as(float* p, const Vec* x, Lanes<I...>) {
-  Vec a = x[0], b = x[1];
-  if constexpr (sizeof(T) == 2) {
-    a = __builtin_shufflevector(x[0], x[1], (I / 2 + (I % 2 ? kLanes : 0))...);
-    b = __builtin_shufflevector(x[0], x[1], ((kLanes + I) / 2 + (I % 2 ? kLanes : 0))...);
-  }
-  store(p, a);
-  store(p + kLanes, b);
+// The two halves that load_two makes of bf16 values, in the values' own order.
+template <int... I>
+C2C_INLINE void store_two(float* p, Vec even, Vec odd, Lanes<I...>) {
+  store(p, __builtin_shufflevector(even, odd, (I / 2 + (I % 2 ? kLanes : 0))...));
+  store(p + kLanes, __builtin_shufflevector(even, odd, ((kLanes + I) / 2 + (I % 2 ? kLanes : 0))...));
 }
 
 C2C_INLINE float sum(Vec v) {
