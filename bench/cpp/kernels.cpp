@@ -64,8 +64,7 @@ void multiply(const Packed& w, const at::Tensor& x, at::Tensor& y, std::vector<s
     std::byte* own = scratch[static_cast<size_t>(m.index)].data();
     if (is_quantised(w.store) && p.rows <= kCodedRows) {
       auto* codes = reinterpret_cast<RowCodes*>(own);
-      for (int64_t r = 0; r < p.rows; ++r)
-        kernels().encode(static_cast<const Bf16*>(p.x) + r * p.x_stride, p.in, codes + r * (p.in / kGroup));
+      kernels().encode(static_cast<const Bf16*>(p.x), p.x_stride, p.rows, p.in, codes);
       p.codes = codes;
     }
     const auto [begin, end] = m.share(w.blocks);

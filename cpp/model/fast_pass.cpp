@@ -248,9 +248,7 @@ void Pass::multiply(const Member& m, size_t number, const Packed& w, const std::
 void Pass::encode(const Member& m, Product& p) {
   if (!is_quantised(p.store) || p.rows > kCodedRows) return;
   auto* codes = reinterpret_cast<RowCodes*>(scratch_ + m.index * scratch_size_);
-  const int64_t in = padded_inputs(p.store, p.in), groups = in / kGroup;
-  for (int64_t r = 0; r < p.rows; ++r)
-    k_.encode(static_cast<const Bf16*>(p.x) + r * p.x_stride, in, codes + r * groups);
+  k_.encode(static_cast<const Bf16*>(p.x), p.x_stride, p.rows, padded_inputs(p.store, p.in), codes);
   p.codes = codes;
 }
 

@@ -60,10 +60,8 @@ Bytes pack(const Kernels& k, Store store, const at::Tensor& w) {
 
 // Rows as codes.
 std::vector<RowCodes> encoded(const Kernels& k, const at::Tensor& rows) {
-  const int64_t groups = rows.size(1) / kGroup;
-  std::vector<RowCodes> codes(static_cast<size_t>(rows.size(0) * groups));
-  for (int64_t r = 0; r < rows.size(0); ++r)
-    k.encode(static_cast<const Bf16*>(rows[r].const_data_ptr()), rows.size(1), codes.data() + r * groups);
+  std::vector<RowCodes> codes(static_cast<size_t>(rows.numel() / kGroup));
+  k.encode(static_cast<const Bf16*>(rows.const_data_ptr()), rows.stride(0), rows.size(0), rows.size(1), codes.data());
   return codes;
 }
 

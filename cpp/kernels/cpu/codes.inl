@@ -6,8 +6,8 @@
 //   int4: [4][kBlock], word c has inputs 8c … 8c + 3 in the low halves of its bytes, 8c + 4 … 8c + 7 in the high ones
 #ifdef KERNEL
 
-// Writes n values, whole groups of them, as the instruction set's codes.
-KERNEL(encode, const Bf16* x, int64_t n, RowCodes* out)
+// Writes rows of n values, whole groups of them, as the instruction set's codes, one row behind the other.
+KERNEL(encode, const Bf16* x, int64_t stride, int64_t rows, int64_t n, RowCodes* out)
 
 #else
 
@@ -68,7 +68,7 @@ C2C_INLINE void write_words(const int32_t* codes, uint32_t* words) {
 #endif
 }
 
-inline void encode(const Bf16* x, int64_t n, RowCodes* out) {
+inline void encode_row(const Bf16* x, int64_t n, RowCodes* out) {
   const Vec magic = spread(12582912.0F);  // 1.5 · 2^23: adding it rounds to an integer
   for (int64_t g = 0; g < n; g += kGroup, ++out) {
     // Magnitudes in the order of their bits, where NaN is above all numbers.
@@ -97,6 +97,10 @@ inline void encode(const Bf16* x, int64_t n, RowCodes* out) {
     for (int64_t l = 0; l < kLanes; ++l) out->sum += total[l];
     out->scale = scale;
   }
+}
+
+inline void encode(const Bf16* x, int64_t stride, int64_t rows, int64_t n, RowCodes* out) {
+  for (int64_t r = 0; r < rows; ++r) encode_row(x + r * stride, n, out + r * (n / kGroup));
 }
 
 template <Store S, int64_t R>

@@ -159,6 +159,7 @@ C2C_INLINE Vec sums(Vec* s) {
     return sums<D / 2>(s);
   }
 }
+
 // e^x to 2 ulp for x in [-87, 88], 0 below.
 C2C_INLINE Vec exp(Vec x) {
   const Vec low = spread(-87.3F), high = spread(88.3F);
