@@ -27,19 +27,20 @@ bool alike(const TowerTensors& a, const TowerTensors& b) {
     return !x.defined() || (x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type() && x.device() == y.device() &&
                             !x.requires_grad() && !y.requires_grad());
   };
+  const auto block = [&](const TowerTensors::Block& l, const TowerTensors::Block& r) {
+    return same(l.norm, r.norm) && same(l.up, r.up) && same(l.down, r.down);
+  };
   const auto blocks = [&](const std::vector<TowerTensors::Block>& x, const std::vector<TowerTensors::Block>& y) {
-    return std::equal(x.begin(), x.end(), y.begin(), y.end(), [&](const auto& l, const auto& r) {
-      return same(l.norm, r.norm) && same(l.up, r.up) && same(l.down, r.down);
-    });
+    return std::equal(x.begin(), x.end(), y.begin(), y.end(), block);
   };
   return same(a.in, b.in) && same(a.in_bias, b.in_bias) && same(a.weight, b.weight) &&
          same(a.weight_bias, b.weight_bias) && same(a.out, b.out) && same(a.out_bias, b.out_bias) &&
-         blocks(a.shared, b.shared) && blocks(a.scalar, b.scalar) && blocks(a.blocks, b.blocks);
+         blocks(a.shared, b.shared) && block(a.scalar, b.scalar) && blocks(a.blocks, b.blocks);
 }
 
-// Whether a tower is one that the batch computes: one inner width, one block for the weight or no weight.
+// Whether a tower is one that the batch computes: one inner width.
 bool regular(const TowerTensors& t) {
-  if (t.blocks.empty() || t.scalar.size() != (t.weight.defined() ? 1 : 0)) return false;
+  if (t.blocks.empty()) return false;
   const int64_t inner = t.blocks[0].up.size(0);
   const auto wide = [&](const TowerTensors::Block& b) { return b.up.size(0) == inner; };
   return std::all_of(t.shared.begin(), t.shared.end(), wide) && std::all_of(t.blocks.begin(), t.blocks.end(), wide);
@@ -135,7 +136,7 @@ void StackedTowers::allocate(const TowerTensors& like, at::Device device) {
   const auto n = static_cast<int64_t>(members_.size());
   hidden_ = like.in.size(0);
   inner_ = like.blocks[0].up.size(0);
-  scalar_ = like.scalar.empty() ? 0 : like.scalar[0].up.size(0);
+  scalar_ = like.weight.defined() ? like.scalar.up.size(0) : 0;
   columns_ = round_up(like.in.size(1) + 1, 8);
   shared_ = like.shared.size();
   const auto options = at::TensorOptions().dtype(dtype_).device(device);
@@ -147,7 +148,7 @@ void StackedTowers::allocate(const TowerTensors& like, at::Device device) {
   }
   out_ = at::empty({n, receiver_.width(), hidden_ + inner_}, options);
   out_bias_ = at::empty({n, receiver_.width()}, options.dtype(at::kFloat));
-  norms_ = at::ones({n, static_cast<int64_t>(blocks + like.scalar.size()), hidden_}, options);
+  norms_ = at::ones({n, static_cast<int64_t>(blocks) + (scalar_ > 0 ? 1 : 0), hidden_}, options);
   if (scalar_ == 0) return;
   const int64_t padded = round_up(receiver_.kv_heads, kHeadGroup);
   matrix_ = at::zeros({n, padded, hidden_ + scalar_}, options);
@@ -180,7 +181,7 @@ void StackedTowers::take(int64_t index, TowerTensors& t) {
     const at::Tensor up = up_[b].select(0, index);
     put_up(up.narrow(0, 0, inner_), *blocks[b]);
     if (b < down_.size()) put(down_[b].select(0, index), blocks[b]->down);
-    if (b == shared_ && scalar_ > 0) put_up(up.narrow(0, inner_, scalar_), t.scalar[0]);
+    if (b == shared_ && scalar_ > 0) put_up(up.narrow(0, inner_, scalar_), t.scalar);
   }
   out.narrow(1, hidden_, inner_).copy_(product(t.out, t.blocks.back().down));
   put(out.narrow(1, 0, hidden_), t.out);
@@ -189,10 +190,10 @@ void StackedTowers::take(int64_t index, TowerTensors& t) {
   watch(t.out_bias);
   if (scalar_ == 0) return;
   const at::Tensor matrix = matrix_.select(0, index).narrow(0, 0, receiver_.kv_heads);
-  matrix.narrow(1, hidden_, scalar_).copy_(product(t.weight, t.scalar[0].down));
+  matrix.narrow(1, hidden_, scalar_).copy_(product(t.weight, t.scalar.down));
   put(matrix.narrow(1, 0, hidden_), t.weight);
   matrix_bias_.select(0, index).narrow(0, 0, receiver_.kv_heads).copy_(t.weight_bias);
-  watch(t.scalar[0].down);
+  watch(t.scalar.down);
   watch(t.weight_bias);
 }
 

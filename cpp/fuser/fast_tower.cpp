@@ -1,5 +1,9 @@
 #include "fuser/fast_tower.h"
 
+#include <ATen/ops/cat.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -14,10 +18,12 @@ std::vector<int64_t> FastTower::versions(const TowerTensors& t) {
   const auto add = [&](const at::Tensor& x) {
     if (x.defined()) all.push_back(x.is_inference() ? 0 : x._version());
   };
+  const auto add_block = [&](const TowerTensors::Block& block) {
+    for (const at::Tensor* x : {&block.norm, &block.up, &block.down}) add(*x);
+  };
   for (const at::Tensor* x : {&t.in, &t.in_bias, &t.weight, &t.weight_bias, &t.out, &t.out_bias}) add(*x);
-  for (const auto* blocks : {&t.shared, &t.scalar, &t.blocks})
-    for (const auto& block : *blocks)
-      for (const at::Tensor* x : {&block.norm, &block.up, &block.down}) add(*x);
+  for (const auto* blocks : {&t.shared, &t.blocks}) std::for_each(blocks->begin(), blocks->end(), add_block);
+  add_block(t.scalar);
   return all;
 }
 
@@ -29,15 +35,19 @@ FastTower::FastTower(const TowerTensors& t, HeadShape sharer, HeadShape receiver
       padded_(round_up(hidden_, kBlock)),
       inner_(0),
       shared_(t.shared.size()),
-      scalar_(t.scalar.size()),
       blocks_(t.blocks.size()),
       versions_(versions(t)) {
   const Store store = bf16_ ? Store::kBf16 : Store::kFloat;
   packed_.add({{t.in}, {t.in_bias}, false, store}, &in_);
   for (size_t i = 0; i < shared_.size(); ++i) add(t.shared[i], shared_[i]);
-  for (size_t i = 0; i < scalar_.size(); ++i) add(t.scalar[i], scalar_[i]);
   for (size_t i = 0; i < blocks_.size(); ++i) add(t.blocks[i], blocks_[i]);
-  if (t.weight.defined()) packed_.add({{t.weight}, {t.weight_bias}, false, store}, &weight_);
+  if (t.weight.defined()) {
+    add({t.scalar.norm, t.scalar.up, {}}, scalar_);
+    const at::Tensor weight = t.weight.to(at::kFloat);
+    const at::Tensor of_inner = at::matmul(weight, t.scalar.down.to(at::kFloat));
+    const at::Tensor padding = at::zeros({weight.size(0), padded_ - hidden_}, at::kFloat);
+    packed_.add({{at::cat({weight, padding, of_inner}, 1)}, {t.weight_bias}, false, store}, &weight_);
+  }
   packed_.add({{t.out}, {t.out_bias}, false, store}, &out_);
   packed_.pack();
 }
@@ -48,19 +58,18 @@ void FastTower::add(const TowerTensors::Block& tensors, Block& block) {
   block.norm.assign(static_cast<size_t>(padded_), 0.0F);
   std::copy_n(norm.const_data_ptr<float>(), hidden_, block.norm.begin());
   packed_.add({{tensors.up}, {}, false, store}, &block.up);
-  packed_.add({{tensors.down}, {}, false, store}, &block.down);
+  if (tensors.down.defined()) packed_.add({{tensors.down}, {}, false, store}, &block.down);
   inner_ = std::max(inner_, block.up.outputs());
 }
 
 void FastTower::prepare(Workspace& w, size_t slot, const Rows& r, int64_t members) {
   const int64_t item = bf16_ ? 2 : 4, rows = r.count;
   h_ = w.get<float>(slot, rows * padded_ * 4);
-  other_ = w.get<float>(slot + 1, rows * padded_ * 4);
-  rows_ = w.get<float>(slot + 2, rows * out_.outputs() * 4);
-  logits_ = w.get<float>(slot + 3, rows * kBlock * std::max<int64_t>(weight_.blocks, 1) * 4);
-  normed_ = w.get(slot + 4, rows * padded_ * item);
-  inner_rows_ = w.get(slot + 5, rows * inner_ * item);
-  if (r.pieces != nullptr) piece_ = w.get(slot + 6, std::min(rows, kPiece) * sharer_.width() * item);
+  rows_ = w.get<float>(slot + 1, rows * out_.outputs() * 4);
+  logits_ = w.get<float>(slot + 2, rows * kBlock * std::max<int64_t>(weight_.blocks, 1) * 4);
+  normed_ = w.get(slot + 3, rows * padded_ * item);
+  inner_rows_ = w.get(slot + 4, rows * inner_ * item);
+  if (r.pieces != nullptr) piece_ = w.get(slot + 5, std::min(rows, kPiece) * sharer_.width() * item);
 }
 
 void FastTower::multiply(const Member& m, const Packed& w, const void* x, int64_t stride, int64_t rows, After after,
@@ -77,26 +86,53 @@ void FastTower::multiply(const Member& m, const Packed& w, const void* x, int64_
   m.sync();
 }
 
-// h as the rows of a product.
-void FastTower::convert(const Member& m, const float* h, int64_t rows) {
+// h as the rows of a product, once this member's share is done.
+const std::byte* FastTower::plain(const Member& m, int64_t rows) {
+  if (!bf16_) return reinterpret_cast<const std::byte*>(h_);
   const auto [begin, end] = m.share(rows);
-  if (bf16_) {
-    kernels().narrow(h + begin * padded_, (end - begin) * padded_, reinterpret_cast<Bf16*>(normed_) + begin * padded_);
-  } else {
-    std::copy_n(h + begin * padded_, (end - begin) * padded_, reinterpret_cast<float*>(normed_) + begin * padded_);
-  }
-  m.sync();
+  kernels().narrow(h_ + begin * padded_, (end - begin) * padded_, reinterpret_cast<Bf16*>(normed_) + begin * padded_);
+  return normed_;
 }
 
-// h += down · gelu(up · norm(h)).
-void FastTower::apply(const Member& m, const Block& block, float* h, int64_t rows) {
+// The block's inner rows, gelu(up · norm(h)).
+void FastTower::expand(const Member& m, const Block& block, int64_t rows) {
   const int64_t item = bf16_ ? 2 : 4;
   const auto [begin, end] = m.share(rows);
   for (int64_t r = begin; r < end; ++r)
-    kernels().norm(h + r * padded_, block.norm.data(), 1e-6, hidden_, padded_, normed_ + r * padded_ * item, bf16_);
+    kernels().norm(h_ + r * padded_, block.norm.data(), 1e-6, hidden_, padded_, normed_ + r * padded_ * item, bf16_);
   m.sync();
   multiply(m, block.up, normed_, padded_, rows, After::kGelu, inner_rows_, inner_);
-  multiply(m, block.down, inner_rows_, inner_, rows, After::kAdd, h, padded_);
+}
+
+// h += down · inner rows.
+void FastTower::apply(const Member& m, const Block& block, int64_t rows) {
+  expand(m, block, rows);
+  multiply(m, block.down, inner_rows_, inner_, rows, After::kAdd, h_, padded_);
+}
+
+// The weights of this member's share of the rows.
+void FastTower::weigh(const Member& m, float* weight, int64_t rows) {
+  const auto [begin, end] = m.share(rows);
+  const int64_t heads = receiver_.kv_heads;
+  if (weight_.blocks == 0) {
+    std::fill(weight + begin * heads, weight + end * heads, 1.0F);
+    return;
+  }
+  expand(m, scalar_, rows);
+  const int64_t item = bf16_ ? 2 : 4;
+  Product p = weight_.product();
+  p.x = plain(m, rows) + begin * padded_ * item;
+  p.x_stride = p.in = padded_;
+  p.x2 = inner_rows_ + begin * inner_ * item;
+  p.x2_stride = inner_;
+  p.in2 = weight_.in - padded_;
+  p.out = logits_ + begin * weight_.outputs();
+  p.out_stride = weight_.outputs();
+  p.rows = end - begin;
+  kernels().product(p, 0, weight_.blocks, nullptr);
+  for (int64_t i = begin; i < end; ++i)
+    for (int64_t h = 0; h < heads; ++h)
+      weight[i * heads + h] = 1.0F / (1.0F + std::exp(-logits_[i * weight_.outputs() + h]));
 }
 
 void FastTower::enter(const Member& m, const Rows& r, const void* x, int64_t stride, int64_t first, int64_t rows) {
@@ -130,24 +166,14 @@ void FastTower::run(const Member& m, Rows& r) {
       enter(m, r, piece_, sharer_.width(), first, count);
     }
   }
-  for (const Block& block : shared_) apply(m, block, h_, rows);
+  for (const Block& block : shared_) apply(m, block, rows);
   const int64_t heads = receiver_.kv_heads;
   auto* weight = r.weight.data_ptr<float>();
-  if (weight_.blocks > 0) {
-    std::copy_n(h_ + begin * padded_, (end - begin) * padded_, other_ + begin * padded_);
-    for (const Block& block : scalar_) apply(m, block, other_, rows);
-    convert(m, other_, rows);
-    multiply(m, weight_, normed_, padded_, rows, After::kStore, logits_, weight_.outputs());
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t h = 0; h < heads; ++h)
-        weight[i * heads + h] = 1.0F / (1.0F + std::exp(-logits_[i * weight_.outputs() + h]));
-  } else {
-    std::fill(weight + begin * heads, weight + end * heads, 1.0F);
-  }
+  weigh(m, weight, rows);
+  for (const Block& block : blocks_) apply(m, block, rows);
+  const std::byte* x = plain(m, rows);
   m.sync();
-  for (const Block& block : blocks_) apply(m, block, h_, rows);
-  convert(m, h_, rows);
-  multiply(m, out_, normed_, padded_, rows, After::kStore, rows_, out_.outputs());
+  multiply(m, out_, x, padded_, rows, After::kStore, rows_, out_.outputs());
   const auto type = r.base.scalar_type();
   const int64_t item = static_cast<int64_t>(r.base.element_size());
   for (int64_t i = begin; i < end; ++i)

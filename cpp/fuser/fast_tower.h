@@ -36,33 +36,39 @@ class FastTower {
   void run(const Member& m, Rows& rows);
   // Whether the tensors are those that were packed, unchanged since.
   bool fits(const TowerTensors& tensors) const { return versions(tensors) == versions_; }
-  static constexpr size_t kSlots = 7;
+  static constexpr size_t kSlots = 6;
   // Rows of pieces that are fetched at once: the first product's weights are read once for as many.
   static constexpr int64_t kPiece = 192;
 
  private:
   struct Block {
     std::vector<float> norm;
-    Packed up, down;
+    Packed up, down;  // down: not of scalar_
   };
 
   static std::vector<int64_t> versions(const TowerTensors& tensors);
   void add(const TowerTensors::Block& tensors, Block& block);
-  void apply(const Member& m, const Block& block, float* h, int64_t rows);
+  void expand(const Member& m, const Block& block, int64_t rows);
+  void apply(const Member& m, const Block& block, int64_t rows);
+  void weigh(const Member& m, float* weight, int64_t rows);
   void multiply(const Member& m, const Packed& w, const void* x, int64_t stride, int64_t rows, After after, void* out,
                 int64_t out_stride);
   // The first product, of rows [first, first + rows); x: the sharer's.
   void enter(const Member& m, const Rows& r, const void* x, int64_t stride, int64_t first, int64_t rows);
-  void convert(const Member& m, const float* h, int64_t rows);
+  const std::byte* plain(const Member& m, int64_t rows);
 
   HeadShape sharer_, receiver_;
   bool bf16_;
   int64_t hidden_, padded_, inner_;
-  Packed in_, weight_, out_;
-  std::vector<Block> shared_, scalar_, blocks_;
+  Packed in_, out_;
+  // Nothing that is no line lies between the weight's block and the weight: weight · (h + down · a) is one product of
+  // h and a, [weight, weight · down] · (h, a), with as many outputs as heads instead of as many as hidden.
+  Packed weight_;
+  std::vector<Block> shared_, blocks_;
+  Block scalar_;
   PackedWeights packed_;
   std::vector<int64_t> versions_;
-  float *h_ = nullptr, *other_ = nullptr, *rows_ = nullptr, *logits_ = nullptr;
+  float *h_ = nullptr, *rows_ = nullptr, *logits_ = nullptr;
   std::byte *normed_ = nullptr, *inner_rows_ = nullptr, *piece_ = nullptr;
 };
 

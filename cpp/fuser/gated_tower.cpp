@@ -50,7 +50,7 @@ class Tower {
     in_bias_ = weights.take(part + "_in.bias", {width.hidden});
     shared_.emplace_back(init, part + "_mlp1.blocks.0", width.hidden, width.inner);
     if (parts.weight) {
-      scalar_.emplace_back(init, part + "_scalar_mlp2.blocks.0", width.hidden, width.hidden);
+      scalar_.emplace(init, part + "_scalar_mlp2.blocks.0", width.hidden, width.hidden);
       scalar_head_ = Affine(weights, part + "_scalar_head", width.hidden, shape_.kv_heads);
     }
     for (int64_t i = 0; i < width.layers - 2; ++i)
@@ -72,8 +72,8 @@ class Tower {
       return false;
     t = {in_, in_bias_, scalar_head_.weight, scalar_head_.bias, out_.weight, out_.bias, {}, {}, {}};
     for (const Block& b : shared_) t.shared.push_back({b.norm, b.up, b.down});
-    for (const Block& b : scalar_) t.scalar.push_back({b.norm, b.up, b.down});
     for (const Block& b : blocks_) t.blocks.push_back({b.norm, b.up, b.down});
+    if (scalar_) t.scalar = {scalar_->norm, scalar_->up, scalar_->down};
     return true;
   }
 
@@ -84,13 +84,12 @@ class Tower {
     scalar_head_.bias = t.weight_bias;
     out_.weight = t.out;
     out_.bias = t.out_bias;
-    const auto set = [](std::vector<Block>& blocks, const std::vector<TowerTensors::Block>& from) {
-      for (size_t i = 0; i < blocks.size(); ++i)
-        blocks[i].norm = from[i].norm, blocks[i].up = from[i].up, blocks[i].down = from[i].down;
+    const auto set = [](Block& block, const TowerTensors::Block& from) {
+      block.norm = from.norm, block.up = from.up, block.down = from.down;
     };
-    set(shared_, t.shared);
-    set(scalar_, t.scalar);
-    set(blocks_, t.blocks);
+    for (size_t i = 0; i < shared_.size(); ++i) set(shared_[i], t.shared[i]);
+    for (size_t i = 0; i < blocks_.size(); ++i) set(blocks_[i], t.blocks[i]);
+    if (scalar_) set(*scalar_, t.scalar);
   }
 
   // The packed form of these weights; null where there is none or a weight requires grad.
@@ -115,7 +114,7 @@ class Tower {
     if (parts_.receiver) h = h + at::linear(receiver.to(dtype).reshape({tokens, -1}), in_receiver_);
     for (const Block& block : shared_) h = block(h);
     at::Tensor weight =
-        parts_.weight ? weight_of(h).to(full) : at::ones({tokens, shape_.kv_heads}, h.options().dtype(full));
+        parts_.weight ? at::sigmoid(scalar_head_((*scalar_)(h))).to(full) : at::ones({tokens, shape_.kv_heads}, h.options().dtype(full));
     for (const Block& block : blocks_) h = block(h);
     at::Tensor rows = out_(h).reshape({tokens, shape_.kv_heads, shape_.head_dim}).to(full);
     if (!parts_.receiver) return {rows.to(receiver.scalar_type()), weight};
@@ -131,16 +130,12 @@ class Tower {
     if (parts_.receiver) in_receiver_ = in_.narrow(1, from_sharer_, in_.size(1) - from_sharer_);
   }
 
-  at::Tensor weight_of(at::Tensor h) const {
-    for (const Block& block : scalar_) h = block(h);
-    return at::sigmoid(scalar_head_(h));
-  }
-
   HeadShape shape_;
   Parts parts_;
   int64_t from_sharer_ = 0;                                   // columns of the input map
   at::Tensor in_, in_sharer_, in_receiver_, in_bias_, gate_;  // the halves of the input map are kept apart: no concat
-  std::vector<Block> shared_, scalar_, blocks_;
+  std::vector<Block> shared_, blocks_;
+  std::optional<Block> scalar_;  // where there is a weight
   Affine scalar_head_, out_;
   std::optional<double> logit_;
   mutable std::unique_ptr<FastTower> fast_;
