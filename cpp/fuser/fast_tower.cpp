@@ -66,10 +66,9 @@ void FastTower::prepare(Workspace& w, size_t slot, const Rows& r, int64_t member
   const int64_t item = bf16_ ? 2 : 4, rows = r.count;
   h_ = w.get<float>(slot, rows * padded_ * 4);
   rows_ = w.get<float>(slot + 1, rows * out_.outputs() * 4);
-  logits_ = w.get<float>(slot + 2, rows * kBlock * std::max<int64_t>(weight_.blocks, 1) * 4);
-  normed_ = w.get(slot + 3, rows * padded_ * item);
-  inner_rows_ = w.get(slot + 4, rows * inner_ * item);
-  if (r.pieces != nullptr) piece_ = w.get(slot + 5, std::min(rows, kPiece) * sharer_.width() * item);
+  normed_ = w.get(slot + 2, rows * padded_ * item);
+  inner_rows_ = w.get(slot + 3, rows * inner_ * item);
+  if (r.pieces != nullptr) piece_ = w.get(slot + 4, std::min(rows, kPiece) * sharer_.width() * item);
 }
 
 void FastTower::multiply(const Member& m, const Packed& w, const void* x, int64_t stride, int64_t rows, After after,
@@ -121,18 +120,17 @@ void FastTower::weigh(const Member& m, float* weight, int64_t rows) {
   expand(m, scalar_, rows);
   const int64_t item = bf16_ ? 2 : 4;
   Product p = weight_.product();
+  p.outputs = heads;
   p.x = plain(m, rows) + begin * padded_ * item;
   p.x_stride = p.in = padded_;
   p.x2 = inner_rows_ + begin * inner_ * item;
   p.x2_stride = inner_;
   p.in2 = weight_.in - padded_;
-  p.out = logits_ + begin * weight_.outputs();
-  p.out_stride = weight_.outputs();
+  p.out = weight + begin * heads;
+  p.out_stride = heads;
   p.rows = end - begin;
   kernels().product(p, 0, weight_.blocks, nullptr);
-  for (int64_t i = begin; i < end; ++i)
-    for (int64_t h = 0; h < heads; ++h)
-      weight[i * heads + h] = 1.0F / (1.0F + std::exp(-logits_[i * weight_.outputs() + h]));
+  for (int64_t i = begin * heads; i < end * heads; ++i) weight[i] = 1.0F / (1.0F + std::exp(-weight[i]));
 }
 
 void FastTower::enter(const Member& m, const Rows& r, const void* x, int64_t stride, int64_t first, int64_t rows) {

@@ -36,7 +36,7 @@ class FastTower {
   void run(const Member& m, Rows& rows);
   // Whether the tensors are those that were packed, unchanged since.
   bool fits(const TowerTensors& tensors) const { return versions(tensors) == versions_; }
-  static constexpr size_t kSlots = 6;
+  static constexpr size_t kSlots = 5;
   // Rows of pieces that are fetched at once: the first product's weights are read once for as many.
   static constexpr int64_t kPiece = 192;
 
@@ -68,7 +68,7 @@ class FastTower {
   Block scalar_;
   PackedWeights packed_;
   std::vector<int64_t> versions_;
-  float *h_ = nullptr, *rows_ = nullptr, *logits_ = nullptr;
+  float *h_ = nullptr, *rows_ = nullptr;
   std::byte *normed_ = nullptr, *inner_rows_ = nullptr, *piece_ = nullptr;
 };
 

@@ -25,6 +25,14 @@ C2C_INLINE void write_gated(T* out, const float* sums, int64_t count, Vec (*map)
   }
 }
 
+// Asks for what sums will be added to, which lies further away than the weights: it arrives while they are multiplied.
+C2C_INLINE void expect(const Product& p, int64_t block, int64_t row, int64_t rows) {
+  if (p.after != After::kAdd) return;
+  const float* out = static_cast<const float*>(p.out) + row * p.out_stride + block * kBlock;
+  for (int64_t r = 0; r < rows; ++r, out += p.out_stride)
+    for (int64_t c = 0; c < kBlock; c += 16) __builtin_prefetch(out + c, 1);
+}
+
 // Rows' type T; sums of `rows` rows of one block.
 template <class T>
 inline void finish(const Product& p, int64_t block, int64_t row, int64_t rows, const float* sums) {

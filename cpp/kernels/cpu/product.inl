@@ -9,46 +9,46 @@ KERNEL(product, const Product&, int64_t begin, int64_t end, std::byte* scratch)
 
 namespace c2c::C2C_ISA {
 
-template <int64_t R>
-using Sums = Vec[R][kVectors];
+template <int64_t R, int64_t V>
+using Sums = Vec[R][V];
 
 C2C_INLINE Vec low(uint32_t two) { return spread(__builtin_bit_cast(float, two << 16)); }
 C2C_INLINE Vec high(uint32_t two) { return spread(__builtin_bit_cast(float, two & 0xffff0000U)); }
 
-template <int64_t R>
-C2C_INLINE void dot_float(Sums<R>& sums, const float* x, int64_t stride, const std::byte* w, int64_t in) {
+template <int64_t R, int64_t V>
+C2C_INLINE void dot_float(Sums<R, V>& sums, const float* x, int64_t stride, const std::byte* w, int64_t in) {
   for (int64_t k = 0; k < in; ++k, w += kBlock * 4) {
     prefetch<kTile * 4>(w);
-    Vec b[kVectors];
+    Vec b[V];
 #pragma GCC unroll 4
-    for (int64_t v = 0; v < kVectors; ++v) b[v] = read<Vec>(w + v * sizeof(Vec));
+    for (int64_t v = 0; v < V; ++v) b[v] = read<Vec>(w + v * sizeof(Vec));
 #pragma GCC unroll 6
     for (int64_t r = 0; r < R; ++r) {
       const Vec a = spread(x[r * stride + k]);
 #pragma GCC unroll 4
-      for (int64_t v = 0; v < kVectors; ++v) sums[r][v] += a * b[v];
+      for (int64_t v = 0; v < V; ++v) sums[r][v] += a * b[v];
     }
   }
 }
 
-template <int64_t R>
-C2C_INLINE void dot_bf16(Sums<R>& sums, const Bf16* x, int64_t stride, const std::byte* w, int64_t in) {
+template <int64_t R, int64_t V>
+C2C_INLINE void dot_bf16(Sums<R, V>& sums, const Bf16* x, int64_t stride, const std::byte* w, int64_t in) {
   for (int64_t k = 0; k < in; k += 2, w += kBlock * 4) {
     prefetch<kTile * 4>(w);
 #if defined(__AVX512BF16__)
-    __m512bh b[kVectors];
+    __m512bh b[V];
 #pragma GCC unroll 4
-    for (int64_t v = 0; v < kVectors; ++v) b[v] = read<__m512bh>(w + v * 64);
+    for (int64_t v = 0; v < V; ++v) b[v] = read<__m512bh>(w + v * 64);
 #pragma GCC unroll 6
     for (int64_t r = 0; r < R; ++r) {
       const auto a = (__m512bh)_mm512_set1_epi32(static_cast<int>(pair(x + r * stride + k)));
 #pragma GCC unroll 4
-      for (int64_t v = 0; v < kVectors; ++v) sums[r][v] = (Vec)_mm512_dpbf16_ps((__m512)sums[r][v], a, b[v]);
+      for (int64_t v = 0; v < V; ++v) sums[r][v] = (Vec)_mm512_dpbf16_ps((__m512)sums[r][v], a, b[v]);
     }
 #else
-    Vec even[kVectors], odd[kVectors];
+    Vec even[V], odd[V];
 #pragma GCC unroll 4
-    for (int64_t v = 0; v < kVectors; ++v) {
+    for (int64_t v = 0; v < V; ++v) {
       const auto two = read<Bits>(w + v * sizeof(Vec));
       even[v] = (Vec)(two << 16);
       odd[v] = (Vec)(two & 0xffff0000U);
@@ -58,42 +58,53 @@ C2C_INLINE void dot_bf16(Sums<R>& sums, const Bf16* x, int64_t stride, const std
       const uint32_t two = pair(x + r * stride + k);
       const Vec a = low(two), c = high(two);
 #pragma GCC unroll 4
-      for (int64_t v = 0; v < kVectors; ++v) sums[r][v] += a * even[v];
+      for (int64_t v = 0; v < V; ++v) sums[r][v] += a * even[v];
 #pragma GCC unroll 4
-      for (int64_t v = 0; v < kVectors; ++v) sums[r][v] += c * odd[v];
+      for (int64_t v = 0; v < V; ++v) sums[r][v] += c * odd[v];
     }
 #endif
   }
+}
+
+// R rows × V vectors of a block, from `column` on.
+template <Store S, int64_t R, int64_t V>
+C2C_INLINE void tile_columns(const Product& p, int64_t block, const std::byte* weight, int64_t row, int64_t column,
+                             float* out) {
+  using T = std::conditional_t<S == Store::kFloat, float, Bf16>;
+  const T* x = static_cast<const T*>(p.x) + row * p.x_stride;
+  const T* x2 = p.in2 > 0 ? static_cast<const T*>(p.x2) + row * p.x2_stride : nullptr;
+  const std::byte* w = weight + column * 4;
+  const std::byte* w2 = w + p.in * kBlock * static_cast<int64_t>(sizeof(T));
+  Sums<R, V> sums;
+#pragma GCC unroll 4
+  for (int64_t v = 0; v < V; ++v) {
+    const Vec start = p.bias ? load(p.bias + block * kBlock + column + v * kLanes) : Vec{};
+#pragma GCC unroll 6
+    for (int64_t r = 0; r < R; ++r) sums[r][v] = start;
+  }
+  if constexpr (S == Store::kFloat) {
+    dot_float<R, V>(sums, x, p.x_stride, w, p.in);
+    if (x2 != nullptr) dot_float<R, V>(sums, x2, p.x2_stride, w2, p.in2);
+  } else {
+    dot_bf16<R, V>(sums, x, p.x_stride, w, p.in);
+    if (x2 != nullptr) dot_bf16<R, V>(sums, x2, p.x2_stride, w2, p.in2);
+  }
+#pragma GCC unroll 6
+  for (int64_t r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < V; ++v) store(out + r * kBlock + column + v * kLanes, sums[r][v]);
 }
 
 template <Store S, int64_t R>
 void tile(const Product& p, int64_t block, const std::byte* weight, int64_t row) {
   using T = std::conditional_t<S == Store::kFloat, float, Bf16>;
   alignas(64) float out[R * kBlock];
-  const T* x = static_cast<const T*>(p.x) + row * p.x_stride;
-  for (int64_t column = 0; column < kBlock; column += kTile) {
-    Sums<R> sums;
-#pragma GCC unroll 4
-    for (int64_t v = 0; v < kVectors; ++v) {
-      const Vec start = p.bias ? load(p.bias + block * kBlock + column + v * kLanes) : Vec{};
-#pragma GCC unroll 6
-      for (int64_t r = 0; r < R; ++r) sums[r][v] = start;
-    }
-    if constexpr (S == Store::kFloat) {
-      dot_float<R>(sums, x, p.x_stride, weight + column * 4, p.in);
-      if (p.in2 > 0)
-        dot_float<R>(sums, static_cast<const float*>(p.x2) + row * p.x2_stride, p.x2_stride,
-                     weight + (p.in * kBlock + column) * 4, p.in2);
-    } else {
-      dot_bf16<R>(sums, x, p.x_stride, weight + column * 4, p.in);
-      if (p.in2 > 0)
-        dot_bf16<R>(sums, static_cast<const Bf16*>(p.x2) + row * p.x2_stride, p.x2_stride,
-                    weight + p.in * kBlock * 2 + column * 4, p.in2);
-    }
-#pragma GCC unroll 6
-    for (int64_t r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int64_t v = 0; v < kVectors; ++v) store(out + r * kBlock + column + v * kLanes, sums[r][v]);
+  expect(p, block, row, R);
+  if (p.outputs - block * kBlock <= kLanes && p.after == After::kStore) {
+    tile_columns<S, R, 1>(p, block, weight, row, 0, out);
+  } else {
+    for (int64_t column = 0; column < kBlock; column += kTile)
+      tile_columns<S, R, kVectors>(p, block, weight, row, column, out);
   }
   finish<T>(p, block, row, R, out);
 }
