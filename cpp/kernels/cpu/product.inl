@@ -32,9 +32,14 @@ C2C_INLINE void dot_float(Sums<R, V>& sums, const float* x, int64_t stride, cons
 }
 
 template <int64_t R, int64_t V>
-C2C_INLINE void dot_bf16(Sums<R, V>& sums, const Bf16* x, int64_t stride, const std::byte* w, int64_t in) {
+C2C_INLINE void dot_bf16(Sums<R, V>& sums, const Bf16* x, int64_t stride, const std::byte* w, int64_t in,
+                         Lines* next) {
   for (int64_t k = 0; k < in; k += 2, w += kBlock * 4) {
-    prefetch<kTile * 4>(w);
+    if (next == nullptr) {
+      prefetch<kTile * 4>(w);
+    } else {
+      next->ask();
+    }
 #if defined(__AVX512BF16__)
     __m512bh b[V];
 #pragma GCC unroll 4
@@ -66,10 +71,10 @@ C2C_INLINE void dot_bf16(Sums<R, V>& sums, const Bf16* x, int64_t stride, const 
   }
 }
 
-// R rows × V vectors of a block, from `column` on.
+// R rows × V vectors of a block, from `column` on. `next`: what to ask for; null: more of the same block.
 template <Store S, int64_t R, int64_t V>
 C2C_INLINE void tile_columns(const Product& p, int64_t block, const std::byte* weight, int64_t row, int64_t column,
-                             float* out) {
+                             Lines* next, float* out) {
   using T = std::conditional_t<S == Store::kFloat, float, Bf16>;
   const T* x = static_cast<const T*>(p.x) + row * p.x_stride;
   const T* x2 = p.in2 > 0 ? static_cast<const T*>(p.x2) + row * p.x2_stride : nullptr;
@@ -86,8 +91,8 @@ C2C_INLINE void tile_columns(const Product& p, int64_t block, const std::byte* w
     dot_float<R, V>(sums, x, p.x_stride, w, p.in);
     if (x2 != nullptr) dot_float<R, V>(sums, x2, p.x2_stride, w2, p.in2);
   } else {
-    dot_bf16<R, V>(sums, x, p.x_stride, w, p.in);
-    if (x2 != nullptr) dot_bf16<R, V>(sums, x2, p.x2_stride, w2, p.in2);
+    dot_bf16<R, V>(sums, x, p.x_stride, w, p.in, next);
+    if (x2 != nullptr) dot_bf16<R, V>(sums, x2, p.x2_stride, w2, p.in2, next);
   }
 #pragma GCC unroll 6
   for (int64_t r = 0; r < R; ++r)
@@ -96,47 +101,53 @@ C2C_INLINE void tile_columns(const Product& p, int64_t block, const std::byte* w
 }
 
 template <Store S, int64_t R>
-void tile(const Product& p, int64_t block, const std::byte* weight, int64_t row) {
+void tile(const Product& p, int64_t block, const std::byte* weight, int64_t row, Lines* next) {
   using T = std::conditional_t<S == Store::kFloat, float, Bf16>;
   alignas(64) float out[R * kBlock];
   expect(p, block, row, R);
   if (p.outputs - block * kBlock <= kLanes && p.after == After::kStore) {
-    tile_columns<S, R, 1>(p, block, weight, row, 0, out);
+    tile_columns<S, R, 1>(p, block, weight, row, 0, next, out);
   } else {
     for (int64_t column = 0; column < kBlock; column += kTile)
-      tile_columns<S, R, kVectors>(p, block, weight, row, column, out);
+      tile_columns<S, R, kVectors>(p, block, weight, row, column, next, out);
   }
   finish<T>(p, block, row, R, out);
 }
 
 template <Store S>
-void all_rows(const Product& p, int64_t block, const std::byte* weight) {
+C2C_INLINE void tile(int64_t rows, const Product& p, int64_t block, const std::byte* weight, int64_t row, Lines* next) {
+  switch (rows) {
+    case 1:
+      return tile<S, 1>(p, block, weight, row, next);
+    case 2:
+      return tile<S, 2>(p, block, weight, row, next);
+    case 3:
+      return tile<S, 3>(p, block, weight, row, next);
+    case 4:
+      return tile<S, 4>(p, block, weight, row, next);
+    case 5:
+      if constexpr (kRows > 4) return tile<S, 5>(p, block, weight, row, next);
+      break;
+    default:
+      if constexpr (kRows > 4) return tile<S, 6>(p, block, weight, row, next);
+  }
+}
+
+// `follows`: whether the next block lies behind this one.
+template <Store S>
+void all_rows(const Product& p, int64_t block, const std::byte* weight, bool follows) {
   if constexpr (S == Store::kBf16 && kFloatRows)
     if (p.rows > kRows) return panels<Bf16>(p, block, weight);
   if constexpr (S == Store::kFloat)
     if (p.rows > kRows) return panels<float>(p, block, weight);
   int64_t parts = (p.rows + kRows - 1) / kRows;
+  // A block that several tiles use waits for memory once: the last of them ask for the next one meanwhile.
+  constexpr int64_t kInput = kBlock * 4, kAsking = 4;  // bytes of two inputs; most tiles that ask
+  const int64_t asking = parts > 1 && follows ? smaller(parts, kAsking) : 0;
+  Lines next{weight + block_bytes(S, p.in + p.in2), asking > 0 ? (kInput / asking + 63) / 64 * 64 : 0};
   for (int64_t row = 0, rows; row < p.rows; row += rows, --parts) {
     rows = (p.rows - row + parts - 1) / parts;  // even tiles: 8 rows are 4 + 4, not 6 + 2
-    switch (rows) {
-      case 1:
-        tile<S, 1>(p, block, weight, row);
-        break;
-      case 2:
-        tile<S, 2>(p, block, weight, row);
-        break;
-      case 3:
-        tile<S, 3>(p, block, weight, row);
-        break;
-      case 4:
-        tile<S, 4>(p, block, weight, row);
-        break;
-      case 5:
-        if constexpr (kRows > 4) tile<S, 5>(p, block, weight, row);
-        break;
-      default:
-        if constexpr (kRows > 4) tile<S, 6>(p, block, weight, row);
-    }
+    tile<S>(rows, p, block, weight, row, parts <= asking ? &next : nullptr);
   }
 }
 
@@ -148,15 +159,15 @@ inline void product(const Product& p, int64_t begin, int64_t end, std::byte* scr
     const std::byte* weight = p.weight + block * bytes;
     switch (p.store) {
       case Store::kFloat:
-        all_rows<Store::kFloat>(q, block, weight);
+        all_rows<Store::kFloat>(q, block, weight, true);
         break;
       case Store::kBf16:
-        all_rows<Store::kBf16>(q, block, weight);
+        all_rows<Store::kBf16>(q, block, weight, true);
         break;
       default:
         if (p.codes == nullptr) {
           dequantise(p.store, weight, in, reinterpret_cast<Bf16*>(scratch));
-          all_rows<Store::kBf16>(q, block, scratch);
+          all_rows<Store::kBf16>(q, block, scratch, false);
         } else if (p.store == Store::kInt8) {
           code_rows<Store::kInt8>(q, block, weight);
         } else {

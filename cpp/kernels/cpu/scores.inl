@@ -24,19 +24,6 @@ using Kept = float;
 template <class T>
 constexpr bool kPaired = sizeof(Kept<T>) == 2;
 
-// Asks for memory a little ahead of its use, the same few lines in each step of the work: asked for in bursts, they
-// would hold it up. They are brought into the second-level cache: far more of them can be on their way to it than to
-// the first, whose sets are few besides.
-struct Lines {
-  const std::byte* at;
-  int64_t step;  // bytes with each step
-
-  C2C_INLINE void ask() {
-    for (int64_t b = 0; b < step; b += 64) __builtin_prefetch(at + b, 0, 2);
-    at += step;
-  }
-};
-
 // One half of kTwo values, in the order of load_two.
 template <int64_t H>
 C2C_INLINE Vec half_of(const float* p) {
