@@ -24,10 +24,16 @@ class Sampler {
   uint32_t pick(const float* logits, int64_t vocab);
 
  private:
+  const float* penalised(const float* logits, int64_t vocab);
+  uint32_t draw(const float* row, int64_t vocab, int64_t top);
+  size_t choose(const float* row, int64_t vocab, int64_t top);
+
   SamplerOptions options_;
   std::unordered_map<uint32_t, int64_t> counts_;
   std::mt19937_64 random_;
   std::vector<float> row_;
+  std::vector<uint64_t> order_;  // ids that can be drawn; the upper half puts more likely ones first
+  std::vector<double> weights_;  // of the ids in order_; the most likely one's is 1
 };
 
 }  // namespace c2c

@@ -9,8 +9,13 @@
 #include <c10/util/Exception.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <limits>
+#include <numeric>
+#include <random>
 
 #include "check.h"
 #include "core/memory.h"
@@ -101,6 +106,58 @@ void samplers() {
       if ((a != 1 && a != 2) || (b != 1 && b != 2)) return false;
     }
     return true;
+  });
+  run("limits draw what a sorted vocabulary would", [] {
+    // The rules in their plainest form: sort everything, cut, draw.
+    const auto plain = [](const SamplerOptions& o, std::mt19937_64& random, const std::vector<float>& logits) {
+      std::vector<uint32_t> order(logits.size());
+      std::iota(order.begin(), order.end(), 0U);
+      std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return logits[a] > logits[b]; });
+      if (o.top_k > 0) order.resize(static_cast<size_t>(o.top_k));
+      std::vector<double> weights;
+      for (const uint32_t id : order)
+        weights.push_back(std::exp((logits[id] - static_cast<double>(logits[order[0]])) / o.temperature));
+      double all = std::accumulate(weights.begin(), weights.end(), 0.0), sum = 0;
+      size_t keep = 0;
+      while (keep < weights.size() && (sum < o.top_p * all || keep == 0)) sum += weights[keep++];
+      while (keep > 1 && weights[keep - 1] < o.min_p) --keep;
+      all = std::accumulate(weights.begin(), weights.begin() + static_cast<int64_t>(keep), 0.0);
+      double left = static_cast<double>(random() >> 11) * 0x1.0p-53 * all;
+      size_t i = 0;
+      while (i + 1 < keep && left >= weights[i]) left -= weights[i++];
+      return order[i];
+    };
+    std::mt19937_64 numbers(3);
+    std::normal_distribution<float> normal;
+    for (const double spread : {0.1, 3.0})
+      for (const int64_t top_k : {0, 7})
+        for (const double top_p : {1.0, 0.999, 0.9, 0.2})
+          for (const double min_p : {0.0, 0.01, 0.5}) {
+            if (top_k == 0 && top_p == 1 && min_p == 0) continue;  // drawn in the order of ids
+            const SamplerOptions options{
+                .temperature = 0.7, .top_k = top_k, .top_p = top_p, .min_p = min_p, .seed = 5};
+            Sampler sampler(options);
+            std::mt19937_64 random(5);
+            for (int i = 0; i < 20; ++i) {
+              std::vector<float> logits(3001);
+              // Rounded, so that some are equal.
+              for (float& x : logits) x = std::round(normal(numbers) * static_cast<float>(spread) * 64) / 64;
+              if (sampler.pick(logits.data(), 3001) != plain(options, random, logits)) return false;
+            }
+          }
+    return true;
+  });
+  run("hidden tokens and what is not a number are not drawn", [] {
+    const float hidden = -std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    const std::vector<float> some{nan, hidden, 1, hidden, 1, nan}, none{nan, nan, nan};
+    for (const double top_p : {1.0, 0.9}) {
+      Sampler sampler({.temperature = 1, .top_p = top_p});
+      for (int i = 0; i < 50; ++i) {
+        const uint32_t id = sampler.pick(some.data(), 6);
+        if ((id != 2 && id != 4) || sampler.pick(none.data(), 3) != 0) return false;
+      }
+    }
+    return Sampler({}).pick(some.data(), 6) == 2 && Sampler({}).pick(none.data(), 3) == 0;
   });
   run("a seed repeats its choices", [&] {
     SamplerOptions options;

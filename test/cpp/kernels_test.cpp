@@ -1,6 +1,7 @@
 // Every kernel of every instruction set that this machine runs, against plain ATen. Prints "N passed, N failed".
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
@@ -12,8 +13,10 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -216,7 +219,7 @@ void afters(const Kernels& k) {
 }
 
 void rows(const Kernels& k) {
-  for (const int64_t n : {4, 24, 64, 112, 128, 1000}) {
+  for (const int64_t n : {4, 24, 64, 112, 128, 1000, 3000}) {
     const at::Tensor x = at::randn({n}), w = at::rand({n}) + 0.5;
     const at::Tensor unit = x / (x.square().mean() + 1e-6).sqrt() * w;
     const at::Tensor cos = at::rand({n / 2}), sin = at::rand({n / 2});
@@ -251,6 +254,24 @@ void rows(const Kernels& k) {
         return error_of(dst, base.to(at::kFloat) + gate * made) < limit;
       });
     }
+    run(std::string(k.name) + " largest " + std::to_string(n), [&] {
+      const float nan = std::numeric_limits<float>::quiet_NaN();
+      int64_t at = -1;
+      const at::Tensor row = x.clone();
+      auto* values = row.data_ptr<float>();
+      k.top(values, n, &at);
+      if (at != row.argmax().item<int64_t>()) return false;
+      for (const int64_t first : {int64_t{0}, n / 3, n - 1}) {
+        values[first] = values[n - 1] = 9;
+        values[n / 2] = n / 2 == first || n / 2 == n - 1 ? 9 : nan;
+        k.top(values, n, &at);
+        if (at != first) return false;
+        values[first] = 0;
+      }
+      std::fill_n(values, n, nan);
+      k.top(values, n, &at);
+      return at == 0;
+    });
     run(std::string(k.name) + " conversion " + std::to_string(n), [&] {
       at::Tensor half = at::zeros({n}, at::TensorOptions().dtype(at::kBFloat16)), back = at::zeros({n});
       k.narrow(x.const_data_ptr<float>(), n, reinterpret_cast<Bf16*>(half.data_ptr()));

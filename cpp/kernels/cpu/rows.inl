@@ -10,6 +10,8 @@ KERNEL(widen, const Bf16* x, int64_t n, float* out)
 KERNEL(narrow, const float* x, int64_t n, Bf16* out)
 // dst[r] = base[r] + weight[r / head_dim] · x[r] for one row of heads; weight null: 1. Float or bf16 base and dst.
 KERNEL(gated, const float* x, const void* base, const float* weight, int64_t heads, int64_t dim, void* dst, bool bf16)
+// Where the largest of n values is, the first of equal ones; what is not a number is passed over. 0 where all are.
+KERNEL(top, const float* x, int64_t n, int64_t* at)
 
 #else
 
@@ -96,6 +98,33 @@ C2C_INLINE void gated_to(const float* x, const T* base, const float* weight, int
 inline void gated(const float* x, const void* base, const float* weight, int64_t heads, int64_t dim, void* dst, bool bf16) {
   if (bf16) return gated_to(x, static_cast<const Bf16*>(base), weight, heads, dim, static_cast<Bf16*>(dst));
   gated_to(x, static_cast<const float*>(base), weight, heads, dim, static_cast<float*>(dst));
+}
+
+// A stretch at a time: only that which holds the largest is looked through for its place.
+inline void top(const float* x, int64_t n, int64_t* at) {
+  constexpr int64_t kStretch = 64 * kLanes;
+  float most = -__builtin_inff();
+  int64_t found = 0;
+  for (int64_t start = 0; start < n; start += kStretch) {
+    const int64_t end = smaller(start + kStretch, n);
+    Vec tops[4];
+    for (Vec& t : tops) t = spread(most);
+    int64_t i = start;
+    for (; i + 4 * kLanes <= end; i += 4 * kLanes)
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < 4; ++v) tops[v] = larger(load(x + i + v * kLanes), tops[v]);
+    float here = largest(larger(larger(tops[0], tops[1]), larger(tops[2], tops[3])));
+    for (; i < end; ++i) here = larger(x[i], here);
+    if (here <= most) continue;
+    most = here;
+    found = start;
+  }
+  *at = found;
+  for (int64_t i = found; i < smaller(found + kStretch, n); ++i)
+    if (x[i] == most) {
+      *at = i;
+      return;
+    }
 }
 
 }  // namespace c2c::C2C_ISA
