@@ -12,7 +12,8 @@ namespace c2c {
 
 namespace {
 
-// Rows [start, end) of the receiver that any span covers, and per layer the values they get.
+// Rows [start, end) of the receiver that any span covers, and per layer the values they get: undefined where they stay
+// as they are.
 struct Draft {
   int64_t start = 0, end = 0;
   std::map<int64_t, Rows> layers;
@@ -158,7 +159,7 @@ Projected project(const FuserLayer& layer, const KvCache& sharer, const std::vec
   return layer.projector->project(from, onto, nullptr, 1.0);
 }
 
-// Writes `values` over the spans' rows, or adds their difference to `clean`.
+// Writes `values` over the spans' rows of a draft that begins at `offset`, or adds their difference to `clean`.
 void scatter(at::Tensor& rows, const std::vector<FuseSpan>& spans, int64_t offset, const at::Tensor& values,
              const at::Tensor* clean) {
   int64_t at = 0;
@@ -183,30 +184,36 @@ LayerReport fuse_layer(const KvCache& receiver, const Contribution& contribution
   const Rows clean{receiver.rows(target, 0, draft.start, draft.end), receiver.rows(target, 1, draft.start, draft.end)};
   LayerReport report{.layer = target};
   if (!layer.projector->key_open() && !layer.projector->value_open()) return report;
-  auto found = draft.layers.find(target);
-  if (found == draft.layers.end()) {
-    // Differences are summed in full precision and rounded once.
-    const auto dtype = sum ? wide(clean.key.scalar_type()) : clean.key.scalar_type();
-    found =
-        draft.layers.emplace(target, Rows{clean.key.to(dtype, false, true), clean.value.to(dtype, false, true)}).first;
-  }
-  Rows& out = found->second;
-  const Rows& seen = sum ? clean : out;
+  Rows& out = draft.layers[target];
   double total = 0;
   for (const auto& spans : group(contribution.spans, layer.projector->rowwise())) {
-    const Rows onto{gather(seen.key, spans, draft.start), gather(seen.value, spans, draft.start)};
+    const auto seen = [&](const at::Tensor& drafted, const at::Tensor& before) {
+      return gather(sum || !drafted.defined() ? before : drafted, spans, draft.start);
+    };
+    const Rows onto{seen(out.key, clean.key), seen(out.value, clean.value)};
     const Projected made = project(layer, sharer, spans, onto);
     const double tokens = static_cast<double>(onto.key.size(0));
     total += tokens;
+    const auto write = [&](at::Tensor& rows, const at::Tensor& before, const at::Tensor& values,
+                           const at::Tensor& onto_rows) {
+      if (!sum && spans.size() == 1 && values.size(0) == draft.end - draft.start) {
+        rows = values;  // all of them at once
+        return;
+      }
+      // Differences are summed in full precision and rounded once.
+      const auto type = sum ? wide(before.scalar_type()) : before.scalar_type();
+      if (!rows.defined()) rows = before.to(type, false, true);
+      scatter(rows, spans, draft.start, values, sum ? &onto_rows : nullptr);
+    };
     if (made.key.defined()) {
       report.key = true;
       report.key_weight += tokens * made.key_weight.mean().item<double>();
-      scatter(out.key, spans, draft.start, made.key, sum ? &onto.key : nullptr);
+      write(out.key, clean.key, made.key, onto.key);
     }
     if (made.value.defined()) {
       report.value = true;
       report.value_weight += tokens * made.value_weight.mean().item<double>();
-      scatter(out.value, spans, draft.start, made.value, sum ? &onto.value : nullptr);
+      write(out.value, clean.value, made.value, onto.value);
     }
   }
   if (total > 0) {
@@ -251,8 +258,8 @@ std::vector<FuseReport> fuse(KvCache& receiver, const std::vector<Contribution>&
   if (draft.layers.empty()) return reports;
   receiver.own(draft.start, draft.end);
   for (const auto& [layer, rows] : draft.layers) {
-    receiver.put(layer, 0, draft.start, rows.key);
-    receiver.put(layer, 1, draft.start, rows.value);
+    if (rows.key.defined()) receiver.put(layer, 0, draft.start, rows.key);
+    if (rows.value.defined()) receiver.put(layer, 1, draft.start, rows.value);
   }
   return reports;
 }
