@@ -1,16 +1,41 @@
 // The least time that a piece of work can take on this machine: the larger of its FLOPs at the best packed product rate
 // (below 256 rows: at that row count; from 256 on: at any such count) and its bytes at the read bandwidth.
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { median } from "./median.mjs";
 
 const program = fileURLToPath(new URL("../build/bench/floor", import.meta.url));
 
+function checkProgram() {
+  if (!existsSync(program)) throw new Error("build/bench/floor is missing: run `node scripts/setup.mjs --bench`");
+}
+
 /** Measures the machine once: about 15 s. */
 export function measure(threads) {
-  if (!existsSync(program)) throw new Error("build/bench/floor is missing: run `node scripts/setup.mjs --bench`");
+  checkProgram();
   return JSON.parse(execFileSync(program, [String(threads)], { encoding: "utf8" }));
+}
+
+/**
+ * Asks for the read bandwidth of the moment, GB/s, about 60 ms each: on a machine that is shared it can double or halve
+ * within seconds, and a time that waits for memory says nothing without it.
+ */
+export async function openReader(threads) {
+  checkProgram();
+  // Its threads must not spin beside the work that is measured.
+  const env = { ...process.env, OMP_WAIT_POLICY: "passive" };
+  const child = spawn(program, [String(threads), "reads"], { env, stdio: ["pipe", "pipe", "inherit"] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const read = async () => {
+    child.stdin.write("\n");
+    const { value, done } = await lines.next();
+    if (done) throw new Error("build/bench/floor ended");
+    return Number(value);
+  };
+  await read();
+  return read;
 }
 
 /**
@@ -28,6 +53,24 @@ export function join(measurements) {
       ...p,
       gflops: median(measurements.map(({ products }) => products[i].gflops)),
     })),
+  };
+}
+
+/**
+ * A row's floor and the times over it, from runs [{ ms, readGBs }] that each have the bandwidth around them: medians of all
+ * runs. Rows without runs are held against the bandwidth of the whole comparison.
+ */
+export function against(floorOf, machine, ms, runs) {
+  if (runs.length === 0 || floorOf(machine) === null) {
+    const floorMs = floorOf(machine);
+    return { floorMs, overFloor: floorMs === null ? null : ms / floorMs };
+  }
+  const found = runs.map((run) => ({ ms: run.ms, floorMs: floorOf({ ...machine, readGBs: run.readGBs }) }));
+  const reads = runs.map(({ readGBs }) => readGBs);
+  return {
+    floorMs: median(found.map(({ floorMs }) => floorMs)),
+    overFloor: median(found.map((run) => run.ms / run.floorMs)),
+    readGBs: { median: median(reads), min: Math.min(...reads), max: Math.max(...reads) },
   };
 }
 

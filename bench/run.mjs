@@ -13,7 +13,7 @@ import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
-import { join as joinMeasures, measure } from "./floors.mjs";
+import { against, join as joinMeasures, measure } from "./floors.mjs";
 import { median } from "./median.mjs";
 import { ensureModels } from "./models.mjs";
 import { findPeer } from "./peers/index.mjs";
@@ -105,17 +105,17 @@ function rowsOf({ name, dtype, runs, machine }) {
     .flatMap((run) =>
       run.trials[0].map(({ prompt }) => {
         const found = at(run, prompt);
-        const { ms: _, prompt: __, ...more } = found[0];
+        const { ms: _, prompt: __, runs: ___, ...more } = found[0];
         const times = found.map((row) => row.ms);
         const ms = median(times);
-        const floorMs = suites[name].floor(machine, { variant: run.variant, dtype, prompt }, found[0]);
+        const floorOf = (state) => suites[name].floor(state, { variant: run.variant, dtype, prompt }, found[0]);
         const peers = {};
         for (const peer of runs.filter((r) => r.peer && r.variant === run.variant && r.trials.length > 0)) {
           const other = median(at(peer, prompt).map((row) => row.ms));
           peers[peer.peer] = { ms: other, ratio: other / ms, version: peer.version };
         }
         const spread = { min: Math.min(...times), max: Math.max(...times), trials: times.length };
-        const over = floorMs === null ? null : ms / floorMs;
+        const single = found.flatMap((row) => row.runs ?? []);
         return {
           suite: name,
           variant: run.variant,
@@ -123,9 +123,9 @@ function rowsOf({ name, dtype, runs, machine }) {
           prompt,
           ms,
           ...spread,
-          floorMs,
-          overFloor: over,
+          ...against(floorOf, machine, ms, single),
           peers,
+          runs: single,
           ...more,
         };
       }),

@@ -1,10 +1,11 @@
 // One trial in a process of its own: `node bench/trial.mjs '{"suite", "variant", "dtype", "prompts", "models", "threads"}'`.
-// Prints one JSON line: [{ prompt, ms, … }].
+// Prints one JSON line: [{ prompt, ms, … }]; `runs`: of each run, its time and the read bandwidth around it.
 import { monitorEventLoopDelay, performance } from "node:perf_hooks";
 import { connect, fuse, loadFuser, loadModel } from "../dist/index.js";
 import { readModelConfig } from "../dist/model/config.js";
 import { native } from "../dist/native.js";
 import { Tokenizer } from "../dist/tokens/tokenizer.js";
+import { openReader } from "./floors.mjs";
 import { median } from "./median.mjs";
 
 const job = JSON.parse(process.argv[2]);
@@ -19,12 +20,20 @@ async function timed(work) {
   return { ms: performance.now() - start, value };
 }
 
-/** The median of several runs after one that warms up; short work is repeated more often. */
+const bandwidth = ["load", "facade"].includes(job.suite) ? undefined : await openReader(job.threads);
+
+/** The median of several runs after one that warms up, and the runs; short work is repeated more often. */
 async function repeated(work) {
   const first = await work();
-  const times = [];
-  for (let i = 0; i < (first > 1000 ? 2 : first > 200 ? 4 : 9); i++) times.push(await work());
-  return median(times);
+  const runs = [];
+  let before = await bandwidth();
+  for (let i = 0; i < (first > 1000 ? 2 : first > 200 ? 4 : 9); i++) {
+    const ms = await work();
+    const after = await bandwidth();
+    runs.push({ ms, readGBs: (before + after) / 2 });
+    before = after;
+  }
+  return { ms: median(runs.map((run) => run.ms)), runs };
 }
 
 const quantize = job.variant === "int8" || job.variant === "int4" ? { quantize: job.variant } : {};
@@ -45,9 +54,9 @@ const suites = {
       const text = ids(prompt + 1, vocabulary(receiver, sharer));
       const cache = await receiver.prefill(receiver.tokens(text));
       const other = await sharer.prefill(sharer.tokens(text));
-      const ms = await repeated(async () => (await timed(() => fuse(cache, [{ fuser, sharer: other }]))).ms);
+      const times = await repeated(async () => (await timed(() => fuse(cache, [{ fuser, sharer: other }]))).ms);
       for (const used of [cache, other]) used.dispose();
-      rows.push({ prompt, ms });
+      rows.push({ prompt, ...times });
     }
     return rows;
   },
@@ -57,12 +66,12 @@ const suites = {
     const rows = [];
     for (const prompt of job.prompts) {
       const tokens = model.tokens(ids(prompt, model.shape.vocab));
-      const ms = await repeated(async () => {
+      const times = await repeated(async () => {
         const run = await timed(() => model.prefill(tokens));
         run.value.dispose();
         return run.ms;
       });
-      rows.push({ prompt, ms });
+      rows.push({ prompt, ...times });
     }
     return rows;
   },
@@ -87,13 +96,13 @@ const suites = {
       // Filled once and cut back after every run: a context of 1,024 tokens takes far longer to fill than to decode behind.
       const caches = [];
       for (let i = 0; i < batch; i++) caches.push(await model.prefill(context));
-      const ms = await repeated(async () => {
-        const times = await Promise.all(caches.map(one));
+      const times = await repeated(async () => {
+        const each = await Promise.all(caches.map(one));
         for (const cache of caches) cache.truncate(prompt);
-        return median(times);
+        return median(each);
       });
       for (const cache of caches) cache.dispose();
-      rows.push({ prompt, ms, tokensPerSecond: (1000 * batch) / ms });
+      rows.push({ prompt, ...times, tokensPerSecond: (1000 * batch) / times.ms });
     }
     return rows;
   },
@@ -122,7 +131,7 @@ const suites = {
           for (const used of [read, cache]) used.dispose();
         },
       };
-      rows.push({ prompt, ms: await repeated(async () => (await timed(runs[job.variant])).ms) });
+      rows.push({ prompt, ...(await repeated(async () => (await timed(runs[job.variant])).ms)) });
     }
     return rows;
   },
