@@ -6,7 +6,8 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { median } from "./median.mjs";
 
-const program = fileURLToPath(new URL("../build/bench/floor", import.meta.url));
+/** The program that measures the machine. */
+export const program = fileURLToPath(new URL("../build/bench/floor", import.meta.url));
 
 function checkProgram() {
   if (!existsSync(program)) throw new Error("build/bench/floor is missing: run `node scripts/setup.mjs --bench`");

@@ -6,7 +6,17 @@ const short = (value, digits = 3) =>
 
 /** A table for the terminal, the measured machine above it and what is missing below. */
 export function table(rows, machine, notes) {
-  const head = ["suite", "variant", "dtype", "tokens", "ms", "min–max", "floor", "×floor", "peers (their time ÷ ours)"];
+  const head = [
+    "suite",
+    "variant",
+    "dtype",
+    "tokens",
+    "ms",
+    "min–max",
+    "floor",
+    "×floor",
+    "peers (their time ÷ ours; each over its own floor)",
+  ];
   const lines = rows.map((r) => [
     r.suite,
     r.variant,
@@ -17,7 +27,7 @@ export function table(rows, machine, notes) {
     short(r.floorMs),
     short(r.overFloor),
     Object.entries(r.peers)
-      .map(([name, p]) => `${name} ${short(p.ratio)}`)
+      .map(([name, p]) => `${name} ${short(p.ratio)}${p.level ? ` (${short(p.level)})` : ""}`)
       .join(", "),
   ]);
   const widths = head.map((h, i) => Math.max(h.length, ...lines.map((l) => l[i].length)));

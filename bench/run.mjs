@@ -13,7 +13,7 @@ import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
-import { against, join as joinMeasures, measure } from "./floors.mjs";
+import { against, join as joinMeasures, measure, program } from "./floors.mjs";
 import { median } from "./median.mjs";
 import { ensureModels } from "./models.mjs";
 import { findPeer } from "./peers/index.mjs";
@@ -67,7 +67,7 @@ async function trial(command, args) {
 async function compare(name, dtype) {
   const suite = suites[name];
   const prompts = suite.prompts ?? given.prompts.split(",").map(Number);
-  const job = { suite: name, dtype, prompts, models: given.models, threads };
+  const job = { suite: name, dtype, prompts, models: given.models, threads, reader: program };
   const runs = [];
   const measures = [];
   const notes = [];
@@ -100,6 +100,7 @@ async function compare(name, dtype) {
 /** The rows of one comparison: medians over trials, spread, floor and peers. */
 function rowsOf({ name, dtype, runs, machine }) {
   const at = (run, prompt) => run.trials.map((rows) => rows.find((row) => row.prompt === prompt)).filter(Boolean);
+  const allRuns = (rows) => rows.flatMap((row) => row.runs ?? []);
   return runs
     .filter((run) => !run.peer && run.trials.length > 0)
     .flatMap((run) =>
@@ -109,13 +110,16 @@ function rowsOf({ name, dtype, runs, machine }) {
         const times = found.map((row) => row.ms);
         const ms = median(times);
         const floorOf = (state) => suites[name].floor(state, { variant: run.variant, dtype, prompt }, found[0]);
+        const own = against(floorOf, machine, ms, allRuns(found));
         const peers = {};
         for (const peer of runs.filter((r) => r.peer && r.variant === run.variant && r.trials.length > 0)) {
-          const other = median(at(peer, prompt).map((row) => row.ms));
-          peers[peer.peer] = { ms: other, ratio: other / ms, version: peer.version };
+          const rows = at(peer, prompt);
+          const other = median(rows.map((row) => row.ms));
+          const { overFloor } = against(floorOf, machine, other, allRuns(rows));
+          const level = overFloor === null ? null : overFloor / own.overFloor;
+          peers[peer.peer] = { ms: other, ratio: other / ms, level, version: peer.version };
         }
         const spread = { min: Math.min(...times), max: Math.max(...times), trials: times.length };
-        const single = found.flatMap((row) => row.runs ?? []);
         return {
           suite: name,
           variant: run.variant,
@@ -123,9 +127,9 @@ function rowsOf({ name, dtype, runs, machine }) {
           prompt,
           ms,
           ...spread,
-          ...against(floorOf, machine, ms, single),
+          ...own,
           peers,
-          runs: single,
+          runs: allRuns(found),
           ...more,
         };
       }),

@@ -7,6 +7,7 @@ import { native } from "../dist/native.js";
 import { Tokenizer } from "../dist/tokens/tokenizer.js";
 import { openReader } from "./floors.mjs";
 import { median } from "./median.mjs";
+import { warmed } from "./runs.mjs";
 
 const job = JSON.parse(process.argv[2]);
 const DECODED = 24;
@@ -22,20 +23,7 @@ async function timed(work) {
 
 const bandwidth = ["load", "facade"].includes(job.suite) ? undefined : await openReader(job.threads);
 
-/** The median of several runs after one that warms up, and the runs; short work is repeated more often. */
-async function repeated(work) {
-  const first = await work();
-  const runs = [];
-  let before = await bandwidth();
-  for (let i = 0; i < (first > 1000 ? 2 : first > 200 ? 4 : 9); i++) {
-    const ms = await work();
-    const after = await bandwidth();
-    runs.push({ ms, readGBs: (before + after) / 2 });
-    before = after;
-  }
-  return { ms: median(runs.map((run) => run.ms)), runs };
-}
-
+const repeated = (work) => warmed(bandwidth, work);
 const quantize = job.variant === "int8" || job.variant === "int4" ? { quantize: job.variant } : {};
 const options = { dtype: job.dtype, ...quantize };
 const models = {

@@ -46,5 +46,5 @@ for prompt in job["prompts"]:
             for part in range(2):
                 towers[layer][part](sharer[layer][part], receiver[layer][part])
 
-    rows.append({"prompt": prompt, "ms": repeated(fuse)})
+    rows.append({"prompt": prompt, **repeated(fuse)})
 done(rows)

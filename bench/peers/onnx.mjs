@@ -2,7 +2,8 @@
 // outputs are handed out as the package does it, in a copy: for prefill and fusion that is what was asked for.
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { median } from "../median.mjs";
+import { openReader } from "../floors.mjs";
+import { repeat, warmed } from "../runs.mjs";
 
 const job = JSON.parse(process.argv[2]);
 const DECODED = 24;
@@ -24,18 +25,13 @@ function caches(session, rows) {
   return Object.fromEntries(made);
 }
 
-/** The median of several runs after one that warms up; short work is repeated more often. */
-async function repeated(session, feeds) {
-  const once = async () => {
+const bandwidth = await openReader(job.threads);
+const repeated = (session, feeds) =>
+  warmed(bandwidth, async () => {
     const start = performance.now();
     await session.run(feeds);
     return performance.now() - start;
-  };
-  const first = await once();
-  const times = [];
-  for (let i = 0; i < (first > 1000 ? 2 : first > 200 ? 4 : 9); i++) times.push(await once());
-  return median(times);
-}
+  });
 
 /** Puts a new row, of all layers and heads, into past ones: a head's keys lie [dim, capacity], its values [capacity, dim]. */
 function append(past, results, row) {
@@ -66,8 +62,7 @@ const suites = {
     const mask = new Tensor("float32", filled(prompt, columns), [1, 1, 1, columns]);
     const wanted = ["token", "new.key", "new.value"];
     const [tokens, position] = [integers([5]), integers([prompt])];
-    const times = [];
-    for (let i = 0; i < 6; i++) {
+    const run = async () => {
       mask.data.set(filled(prompt, columns));
       let start = 0;
       for (let step = 0; step <= DECODED; step++) {
@@ -78,9 +73,10 @@ const suites = {
         mask.data[prompt + step] = 0;
         tokens.data[0] = results.token.data[0];
       }
-      times.push((performance.now() - start) / DECODED);
-    }
-    return median(times.slice(1));
+      return (performance.now() - start) / DECODED;
+    };
+    await run();
+    return repeat(bandwidth, 5, run);
   },
 };
 
@@ -91,6 +87,6 @@ const session = await InferenceSession.create(job.file, {
   graphOptimizationLevel: "all",
 });
 const rows = [];
-for (const prompt of job.prompts) rows.push({ prompt, ms: await suites[job.suite](session, prompt) });
+for (const prompt of job.prompts) rows.push({ prompt, ...(await suites[job.suite](session, prompt)) });
 console.log(JSON.stringify(rows));
 process.exit(0);

@@ -107,5 +107,5 @@ for prompt in job["prompts"]:
             do_sample=False,
         )
 
-    rows.append({"prompt": prompt, "ms": repeated(first_token)})
+    rows.append({"prompt": prompt, **repeated(first_token)})
 done(rows)

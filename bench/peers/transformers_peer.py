@@ -3,7 +3,7 @@ import statistics
 import time
 
 import torch
-from common import aligned, done, dtype, ids, job, repeated
+from common import aligned, done, dtype, ids, job, repeat, repeated
 from transformers import AutoModelForCausalLM, DynamicCache
 
 DECODED = 16
@@ -31,9 +31,9 @@ for prompt in job["prompts"]:
         return statistics.median(times[1:])
 
     if job["suite"] == "prefill":
-        rows.append({"prompt": prompt, "ms": repeated(prefill)})
+        rows.append({"prompt": prompt, **repeated(prefill)})
     else:
         cache = prefill()
         decode(cache)
-        rows.append({"prompt": prompt, "ms": statistics.median(decode(cache) for _ in range(3))})
+        rows.append({"prompt": prompt, **repeat(3, lambda: decode(cache))})
 done(rows)
