@@ -75,6 +75,18 @@ export function against(floorOf, machine, ms, runs) {
   };
 }
 
+/**
+ * A peer's time ÷ ours at the same bandwidth: each of its runs against those of ours that had about as much of it; the median, or null
+ * where no two runs are alike.
+ */
+export function alike(ours, theirs) {
+  const ratios = theirs.flatMap((run) => {
+    const same = ours.filter(({ readGBs }) => Math.abs(readGBs / run.readGBs - 1) < 0.15);
+    return same.length === 0 ? [] : [run.ms / median(same.map(({ ms }) => ms))];
+  });
+  return ratios.length === 0 ? null : median(ratios);
+}
+
 const SIZE = { float32: 4, bfloat16: 2, int8: 1, int4: 0.5 };
 
 /** GFLOP/s at a row count; between measured counts the rate of the next larger one, so that the floor stays a floor. */

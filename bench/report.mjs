@@ -15,7 +15,7 @@ export function table(rows, machine, notes) {
     "min–max",
     "floor",
     "×floor",
-    "peers (their time ÷ ours; each over its own floor)",
+    "peers (their time ÷ ours; the same at one bandwidth)",
   ];
   const lines = rows.map((r) => [
     r.suite,

@@ -13,7 +13,7 @@ import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
-import { against, join as joinMeasures, measure, program } from "./floors.mjs";
+import { against, alike, join as joinMeasures, measure, program } from "./floors.mjs";
 import { median } from "./median.mjs";
 import { ensureModels } from "./models.mjs";
 import { findPeer } from "./peers/index.mjs";
@@ -115,9 +115,8 @@ function rowsOf({ name, dtype, runs, machine }) {
         for (const peer of runs.filter((r) => r.peer && r.variant === run.variant && r.trials.length > 0)) {
           const rows = at(peer, prompt);
           const other = median(rows.map((row) => row.ms));
-          const { overFloor } = against(floorOf, machine, other, allRuns(rows));
-          const level = overFloor === null ? null : overFloor / own.overFloor;
-          peers[peer.peer] = { ms: other, ratio: other / ms, level, version: peer.version };
+          const level = alike(allRuns(found), allRuns(rows));
+          peers[peer.peer] = { ms: other, ratio: other / ms, level, version: peer.version, runs: allRuns(rows) };
         }
         const spread = { min: Math.min(...times), max: Math.max(...times), trials: times.length };
         return {

@@ -61,8 +61,8 @@ uint32_t Sampler::draw(const float* row, int64_t vocab, int64_t top) {
   return static_cast<uint32_t>(order_[i]);
 }
 
-// Fills order_ and weights_; how many of them can be drawn. Sorting a whole vocabulary takes longer than a small model's
-// step, so what top-p or min-p will cut is left out before: min-p says so itself, and ids that are each below
+// Fills order_ and weights_; how many of them can be drawn. Sorting a whole vocabulary takes longer than a small
+// model's step, so what top-p or min-p will cut is left out before: min-p says so itself, and ids that are each below
 // (1 - p) / vocab of all lie, even taken together, behind the token that crosses p.
 size_t Sampler::choose(const float* row, int64_t vocab, int64_t top) {
   const double most = row[top];

@@ -113,8 +113,8 @@ class Tower {
     at::Tensor h = at::linear(sharer.to(dtype).reshape({tokens, -1}), in_sharer_, in_bias_);
     if (parts_.receiver) h = h + at::linear(receiver.to(dtype).reshape({tokens, -1}), in_receiver_);
     for (const Block& block : shared_) h = block(h);
-    at::Tensor weight =
-        parts_.weight ? at::sigmoid(scalar_head_((*scalar_)(h))).to(full) : at::ones({tokens, shape_.kv_heads}, h.options().dtype(full));
+    at::Tensor weight = parts_.weight ? at::sigmoid(scalar_head_((*scalar_)(h))).to(full)
+                                      : at::ones({tokens, shape_.kv_heads}, h.options().dtype(full));
     for (const Block& block : blocks_) h = block(h);
     at::Tensor rows = out_(h).reshape({tokens, shape_.kv_heads, shape_.head_dim}).to(full);
     if (!parts_.receiver) return {rows.to(receiver.scalar_type()), weight};

@@ -134,8 +134,7 @@ void samplers() {
         for (const double top_p : {1.0, 0.999, 0.9, 0.2})
           for (const double min_p : {0.0, 0.01, 0.5}) {
             if (top_k == 0 && top_p == 1 && min_p == 0) continue;  // drawn in the order of ids
-            const SamplerOptions options{
-                .temperature = 0.7, .top_k = top_k, .top_p = top_p, .min_p = min_p, .seed = 5};
+            const SamplerOptions options{.temperature = 0.7, .top_k = top_k, .top_p = top_p, .min_p = min_p, .seed = 5};
             Sampler sampler(options);
             std::mt19937_64 random(5);
             for (int i = 0; i < 20; ++i) {
