@@ -18,7 +18,7 @@ C2C_INLINE Vec high(uint32_t two) { return spread(__builtin_bit_cast(float, two 
 template <int64_t R, int64_t V>
 C2C_INLINE void dot_float(Sums<R, V>& sums, const float* x, int64_t stride, const std::byte* w, int64_t in) {
   for (int64_t k = 0; k < in; ++k, w += kBlock * 4) {
-    prefetch<kTile * 4>(w);
+    prefetch<V * kLanes * 4>(w);
     Vec b[V];
 #pragma GCC unroll 4
     for (int64_t v = 0; v < V; ++v) b[v] = read<Vec>(w + v * sizeof(Vec));
@@ -32,11 +32,10 @@ C2C_INLINE void dot_float(Sums<R, V>& sums, const float* x, int64_t stride, cons
 }
 
 template <int64_t R, int64_t V>
-C2C_INLINE void dot_bf16(Sums<R, V>& sums, const Bf16* x, int64_t stride, const std::byte* w, int64_t in,
-                         Lines* next) {
+C2C_INLINE void dot_bf16(Sums<R, V>& sums, const Bf16* x, int64_t stride, const std::byte* w, int64_t in, Lines* next) {
   for (int64_t k = 0; k < in; k += 2, w += kBlock * 4) {
     if (next == nullptr) {
-      prefetch<kTile * 4>(w);
+      prefetch<V * kLanes * 4>(w);
     } else {
       next->ask();
     }
@@ -141,7 +140,8 @@ void all_rows(const Product& p, int64_t block, const std::byte* weight, bool fol
   if constexpr (S == Store::kFloat)
     if (p.rows > kRows) return panels<float>(p, block, weight);
   int64_t parts = (p.rows + kRows - 1) / kRows;
-  // A block that several tiles use waits for memory once: the last of them ask for the next one meanwhile.
+  // A block that several tiles use waits for memory once: the last of them ask for the next one meanwhile. (Panels ask
+  // for themselves, so that this is for bfloat16 where a unit multiplies it.)
   constexpr int64_t kInput = kBlock * 4, kAsking = 4;  // bytes of two inputs; most tiles that ask
   const int64_t asking = parts > 1 && follows ? smaller(parts, kAsking) : 0;
   Lines next{weight + block_bytes(S, p.in + p.in2), asking > 0 ? (kInput / asking + 63) / 64 * 64 : 0};

@@ -173,13 +173,38 @@ C2C_INLINE Vec sums(Vec* s) {
   }
 }
 
-// e^x to 2 ulp for x in [-87, 88], 0 below.
+// To the nearest whole number, for |x| below 2^22.
+C2C_INLINE Vec whole(Vec x) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  const Vec magic = spread(12582912.0F);  // 1.5 · 2^23
+  return x + magic - magic;
+#endif
+}
+// p · 2^n for a whole n in [-126, 127] where x is at least `low` or no number, 0 elsewhere.
+C2C_INLINE Vec scaled(Vec p, Vec n, Vec x, float low) {
+#if defined(__AVX512F__)
+  const __mmask16 kept = _mm512_cmp_ps_mask((__m512)x, (__m512)spread(low), _CMP_NLT_UQ);
+  return (Vec)_mm512_maskz_scalef_ps(kept, (__m512)p, (__m512)n);
+#else
+  const Vec result = p * (Vec)((__builtin_convertvector(n, Ints) + 127) << 23);
+  return x < spread(low) ? Vec{} : result;
+#endif
+}
+// x, but at most `high`; what is no number stays so.
+C2C_INLINE Vec at_most(float high, Vec x) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_min_ps((__m512)spread(high), (__m512)x);
+#else
+  return x > spread(high) ? spread(high) : x;
+#endif
+}
+
+// e^x to 2 ulp for x in [-87.3, 88.3]; 0 below, the last above.
 C2C_INLINE Vec exp(Vec x) {
-  const Vec low = spread(-87.3F), high = spread(88.3F);
-  Vec y = x < low ? low : x;
-  y = y > high ? high : y;
-  const Vec magic = spread(12582912.0F);  // 1.5 · 2^23: adding it rounds to an integer
-  const Vec n = y * 1.44269504F + magic - magic;
+  const Vec y = at_most(88.3F, x);
+  const Vec n = whole(y * 1.44269504F);
   Vec r = y - n * 0.693359375F;
   r = r + n * 2.12194440e-4F;
   Vec p = spread(1.9875691500e-4F);
@@ -189,9 +214,19 @@ C2C_INLINE Vec exp(Vec x) {
   p = p * r + 1.6666665459e-1F;
   p = p * r + 5.0000001201e-1F;
   p = p * r * r + r + 1.0F;
-  const Ints scale = (__builtin_convertvector(n, Ints) + 127) << 23;
-  const Vec result = p * (Vec)scale;
-  return x < low ? Vec{} : result;
+  return scaled(p, n, x, -87.3F);
+}
+
+// 2^x to 2 ulp for x in [-126, 0], 0 below: the polynomial of degree 5 that is off by at most 7.5e-8 on [-1/2, 1/2].
+C2C_INLINE Vec fraction_of_one(Vec x) {
+  const Vec n = whole(x), f = x - n;
+  Vec p = spread(1.327647217e-3F);
+  p = p * f + 9.675541331e-3F;
+  p = p * f + 5.550713273e-2F;
+  p = p * f + 2.402211972e-1F;
+  p = p * f + 6.931469671e-1F;
+  p = p * f + 1.000000072F;
+  return scaled(p, n, x, -126.0F);
 }
 
 C2C_INLINE Vec silu(Vec x) { return x / (1.0F + exp(-x)); }

@@ -8,36 +8,38 @@ KERNEL(attend_tile, const TileAttention&)
 
 namespace c2c::C2C_ISA {
 
-// Turns scores into weights, moves `top` up and scales what was summed before. False where nothing is visible.
-inline bool soften(float* scores, int64_t rows, float* top, float* mass, float* out, int64_t dim) {
-  int64_t at = 0;
-  Vec tops = spread(scores[0]);
-  for (; at + kLanes <= rows; at += kLanes) tops = larger(tops, load(scores + at));
-  float most = largest(tops);
-  for (; at < rows; ++at) most = larger(most, scores[at]);
-  if (most == -__builtin_inff()) {
-    for (int64_t r = 0; r < rows; ++r) scores[r] = 0;
-    return false;
+// Turns the scores of `seen` keys into weights, 2^(unit · score − top), and what is behind them up to `padded` into
+// zeros. Moves `top` up and scales what was summed before.
+template <class T>
+void soften(float* scores, int64_t seen, int64_t padded, float unit, float* top, float* mass, float* out, int64_t dim,
+            T* weights) {
+  if (seen < 0) seen = 0;
+  const int64_t filled = round_up(seen, kLanes);  // up to whole vectors
+  for (int64_t k = seen; k < filled; ++k) scores[k] = -__builtin_inff();
+  Vec tops = spread(-__builtin_inff());
+  for (int64_t k = 0; k < filled; k += kLanes) tops = larger(tops, load(scores + k));
+  const float most = unit * largest(tops);
+  int64_t k = 0;
+  if (filled > 0 && most != -__builtin_inff()) {
+    if (most > *top) {
+      if (*mass > 0) {
+        const float shrink = fraction_of_one(spread(*top - most))[0];
+        int64_t d = 0;
+        for (; d + kLanes <= dim; d += kLanes) store(out + d, load(out + d) * shrink);
+        for (; d < dim; ++d) out[d] *= shrink;
+        *mass *= shrink;
+      }
+      *top = most;
+    }
+    Vec sums{};
+    for (; k < filled; k += kLanes) {
+      const Vec e = fraction_of_one(load(scores + k) * unit - *top);
+      store(weights + k, e);
+      sums += e;
+    }
+    *mass += sum(sums);
   }
-  if (most > *top) {
-    const float shrink = *mass > 0 ? exp(spread(*top - most))[0] : 0.0F;
-    int64_t d = 0;
-    for (; d + kLanes <= dim; d += kLanes) store(out + d, load(out + d) * shrink);
-    for (; d < dim; ++d) out[d] *= shrink;
-    *mass *= shrink;
-    *top = most;
-  }
-  float total = 0;
-  int64_t r = 0;
-  Vec sums{};
-  for (; r + kLanes <= rows; r += kLanes) {
-    const Vec e = exp(load(scores + r) - *top);
-    store(scores + r, e);
-    sums += e;
-  }
-  for (; r < rows; ++r) total += scores[r] = exp(spread(scores[r] - *top))[0];
-  *mass += total + sum(sums);
-  return true;
+  for (; k < padded; ++k) put(weights + k, 0.0F);
 }
 
 template <class T>
@@ -64,6 +66,7 @@ void attend_blocks(const TileAttention& a) {
   gather.rows = a.rows;
   const int64_t last = smaller(a.seen, a.first + a.rows);  // rows that the last query sees
   const int64_t item = block_bytes(kKind, a.seen);
+  const float unit = a.scale * 1.44269504F;  // powers of two, not of e
   for (int64_t k0 = 0; k0 < last; k0 += kTileKeys) {
     const int64_t keys = smaller(kTileKeys, last - k0), padded = round_up(keys, 2);
     if (a.positions) {
@@ -79,16 +82,10 @@ void attend_blocks(const TileAttention& a) {
     for (int64_t r = 0; r < a.rows; ++r) {
       float* own = scores + r * kTileKeys;
       const int64_t seen = smaller(keys, a.first + r + 1 - k0);  // may be below 1
-      for (int64_t k = 0; k < seen; ++k) own[k] *= a.scale;
-      for (int64_t k = seen > 0 ? seen : 0; k < padded; ++k) own[k] = -__builtin_inff();
       if (a.positions)
         for (int64_t k = 0; k < seen; ++k)
           if (int64_t{a.positions[a.first + r]} - int64_t{a.positions[k0 + k]} >= a.window) own[k] = -__builtin_inff();
-      soften(own, padded, top + r, mass + r, out + r * width, a.dim);
-      T* row = weights + r * kTileKeys;
-      int64_t k = 0;
-      for (; k + kLanes <= padded; k += kLanes) store(row + k, load(own + k));
-      for (; k < padded; ++k) put(row + k, own[k]);
+      soften(own, seen, padded, unit, top + r, mass + r, out + r * width, a.dim, weights + r * kTileKeys);
     }
     // A run of inputs inside the packed values: each block starts k0 inputs further on.
     gather.in = kKind == Store::kFloat ? keys : padded;
