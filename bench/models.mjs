@@ -147,8 +147,9 @@ export async function writeModel(folder, config, name, dtype) {
     copyFileSync(join(pair, name, file), join(folder, file));
 }
 
-async function writeFuser(folder, gates, dtype) {
-  const { sharer, receiver, receiverHeads, hidden, intermediate, layers, fused } = fuser;
+/** Writes a random fuser of this size between heads of receiver and sharer, with open, half or closed gates. */
+export async function writeFuser(folder, gates, dtype, size = fuser) {
+  const { sharer, receiver, receiverHeads, hidden, intermediate, layers, fused } = size;
   const projectors = [];
   const tensors = [];
   for (let i = 0; i < fused; i++) {

@@ -65,8 +65,9 @@ test("packed weights are not resident a second time, nor what libtorch's start a
   const folder = mkdtempSync(join(tmpdir(), "c2c-resident-"));
   try {
     const { stdout } = await promisify(execFile)(process.execPath, [path("support/resident.mjs"), folder]);
-    const { weights, libtorch } = JSON.parse(stdout);
+    const { weights, fuser, libtorch } = JSON.parse(stdout);
     assert.ok(weights < 2, stdout);
+    assert.ok(fuser < 2, stdout);
     assert.ok(libtorch < 32, stdout);
   } finally {
     rmSync(folder, { recursive: true });

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "weights/mapping.h"
+
 namespace c2c {
 
 bool FastTower::supports(HeadShape sharer, HeadShape receiver, at::ScalarType dtype) {
@@ -47,6 +49,7 @@ FastTower::FastTower(const TowerTensors& t, HeadShape sharer, HeadShape receiver
     const at::Tensor of_inner = at::matmul(weight, t.scalar.down.to(at::kFloat));
     const at::Tensor padding = at::zeros({weight.size(0), padded_ - hidden_}, at::kFloat);
     packed_.add({{at::cat({weight, padding, of_inner}, 1)}, {t.weight_bias}, false, store}, &weight_);
+    for (const at::Tensor* read : {&t.weight, &t.scalar.down}) drop_pages(*read);
   }
   packed_.add({{t.out}, {t.out_bias}, false, store}, &out_);
   packed_.pack();
@@ -85,7 +88,7 @@ void FastTower::multiply(const Member& m, const Packed& w, const void* x, int64_
   m.sync();
 }
 
-// h as the rows of a product, once this member's share is done.
+// h as the rows of a product. Where they are narrowed for it, only this member's share is there.
 const std::byte* FastTower::plain(const Member& m, int64_t rows) {
   if (!bf16_) return reinterpret_cast<const std::byte*>(h_);
   const auto [begin, end] = m.share(rows);
@@ -170,7 +173,7 @@ void FastTower::run(const Member& m, Rows& r) {
   weigh(m, weight, rows);
   for (const Block& block : blocks_) apply(m, block, rows);
   const std::byte* x = plain(m, rows);
-  m.sync();
+  if (bf16_) m.sync();
   multiply(m, out_, x, padded_, rows, After::kStore, rows_, out_.outputs());
   const auto type = r.base.scalar_type();
   const int64_t item = static_cast<int64_t>(r.base.element_size());
