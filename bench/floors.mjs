@@ -5,6 +5,7 @@ import { existsSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { median } from "./median.mjs";
+import { steady } from "./runs.mjs";
 
 /** The program that measures the machine. */
 export const program = fileURLToPath(new URL("../build/bench/floor", import.meta.url));
@@ -58,10 +59,11 @@ export function join(measurements) {
 }
 
 /**
- * A row's floor and the times over it, from runs [{ ms, readGBs }] that each have the bandwidth around them: medians of all
- * runs. Rows without runs are held against the bandwidth of the whole comparison.
+ * A row's floor and the times over it, from runs [{ ms, reads }] that each have the bandwidth before and after them: medians of
+ * the steady ones. Rows without such runs are held against the bandwidth of the whole comparison.
  */
-export function against(floorOf, machine, ms, runs) {
+export function against(floorOf, machine, ms, all) {
+  const runs = steady(all);
   if (runs.length === 0 || floorOf(machine) === null) {
     const floorMs = floorOf(machine);
     return { floorMs, overFloor: floorMs === null ? null : ms / floorMs };
@@ -71,20 +73,21 @@ export function against(floorOf, machine, ms, runs) {
   return {
     floorMs: median(found.map(({ floorMs }) => floorMs)),
     overFloor: median(found.map((run) => run.ms / run.floorMs)),
-    readGBs: { median: median(reads), min: Math.min(...reads), max: Math.max(...reads) },
+    readGBs: { median: median(reads), min: Math.min(...reads), max: Math.max(...reads), runs: runs.length },
   };
 }
 
 /**
- * A peer's time ÷ ours at the same bandwidth: each of its runs against those of ours that had about as much of it; the median, or null
- * where no two runs are alike.
+ * A peer's time ÷ ours at the same bandwidth, from steady runs: each of its runs against those of ours that had about as much of it;
+ * { level: the median, levelRuns: how many of its runs that is of }, or level null where no two runs are alike.
  */
 export function alike(ours, theirs) {
-  const ratios = theirs.flatMap((run) => {
-    const same = ours.filter(({ readGBs }) => Math.abs(readGBs / run.readGBs - 1) < 0.15);
+  const own = steady(ours);
+  const ratios = steady(theirs).flatMap((run) => {
+    const same = own.filter(({ readGBs }) => Math.abs(readGBs / run.readGBs - 1) < 0.15);
     return same.length === 0 ? [] : [run.ms / median(same.map(({ ms }) => ms))];
   });
-  return ratios.length === 0 ? null : median(ratios);
+  return { level: ratios.length === 0 ? null : median(ratios), levelRuns: ratios.length };
 }
 
 const SIZE = { float32: 4, bfloat16: 2, int8: 1, int4: 0.5 };
@@ -128,10 +131,13 @@ function decodeWork(c, dtype, context, batch = 1) {
   return { flops: 2 * weights * batch, bytes: weights * SIZE[dtype] + cache };
 }
 
-/** Work of fusing `n` rows through `open` gates (a key and a value gate for each fused layer). */
+/**
+ * Work of fusing `n` rows through `open` gates (a key and a value gate for each fused layer). Of the weight's block only what
+ * has to be computed: its second map and the map to heads have nothing between them that is no line, and are one.
+ */
 function fusionWork(fuser, dtype, n, open) {
   const { sharer: s, receiver: t, hidden: c, intermediate: i, layers } = fuser;
-  const weights = c * (s + t) + 2 * i * c + 2 * c * c + fuser.receiverHeads * c + (layers - 2) * 2 * i * c + t * c;
+  const weights = c * (s + t) + 2 * i * c + c * c + 2 * fuser.receiverHeads * c + (layers - 2) * 2 * i * c + t * c;
   return { flops: 2 * n * weights * open, bytes: open * (weights + n * (s + 2 * t)) * SIZE[dtype] };
 }
 

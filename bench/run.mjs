@@ -116,7 +116,7 @@ function rowsOf({ name, dtype, runs, machine }) {
           const rows = at(peer, prompt);
           const other = median(rows.map((row) => row.ms));
           const level = alike(allRuns(found), allRuns(rows));
-          peers[peer.peer] = { ms: other, ratio: other / ms, level, version: peer.version, runs: allRuns(rows) };
+          peers[peer.peer] = { ms: other, ratio: other / ms, ...level, version: peer.version, runs: allRuns(rows) };
         }
         const spread = { min: Math.min(...times), max: Math.max(...times), trials: times.length };
         return {

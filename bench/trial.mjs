@@ -1,5 +1,5 @@
 // One trial in a process of its own: `node bench/trial.mjs '{"suite", "variant", "dtype", "prompts", "models", "threads"}'`.
-// Prints one JSON line: [{ prompt, ms, … }]; `runs`: of each run, its time and the read bandwidth around it.
+// Prints one JSON line: [{ prompt, ms, … }]; `runs`: of each run, its time and the read bandwidth before and after it.
 import { monitorEventLoopDelay, performance } from "node:perf_hooks";
 import { connect, fuse, loadFuser, loadModel } from "../dist/index.js";
 import { readModelConfig } from "../dist/model/config.js";

@@ -44,14 +44,14 @@ bandwidth = open_reader()
 
 
 def repeat(count, work):
-    """{ ms, runs }: the median of runs of `work`, which returns milliseconds, and each with the bandwidth around it."""
+    """{ ms, runs }: the median of runs of `work`, which returns milliseconds, and each with the bandwidth before and after it."""
     runs = []
     before = bandwidth()
     for _ in range(count):
         run = {"ms": work()}
         after = bandwidth()
         if after is not None:
-            run["readGBs"] = (before + after) / 2
+            run["reads"] = [before, after]
         before = after
         runs.append(run)
     found = {"ms": statistics.median(run["ms"] for run in runs)}

@@ -3,8 +3,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { openReader } from "../floors.mjs";
-import { median } from "../median.mjs";
-import { repeat } from "../runs.mjs";
+import { inTurns } from "../runs.mjs";
 
 const job = JSON.parse(process.argv[2]);
 const DECODED = 24;
@@ -15,7 +14,8 @@ const model = await llama.loadModel({ modelPath: job.file });
 const bandwidth = await openReader(job.threads);
 const ids = (count) => Array.from({ length: count }, (_, i) => (i * 7919 + 13) % 151000);
 
-async function run(threads, prompt) {
+/** A prompt in a context of so many threads: { prefill, decode, dispose }, of which the first two return milliseconds. */
+async function open(threads, prompt) {
   const context = await model.createContext({ contextSize: prompt + 64, batchSize: Math.max(prompt, 64), threads });
   const sequence = context.getSequence();
   const prefill = async () => {
@@ -38,25 +38,21 @@ async function run(threads, prompt) {
     return ms;
   };
   await prefill();
-  if (job.suite === "decode") await decode();
-  const found =
-    job.suite === "prefill"
-      ? await repeat(bandwidth, prompt > 256 ? 2 : 4, prefill)
-      : await repeat(bandwidth, 5, decode);
-  await context.dispose();
-  return found;
+  return { prefill, decode, dispose: () => context.dispose() };
 }
-
-/** How long it takes for what memory gives at the time. */
-const level = ({ runs }) => median(runs.map((run) => run.ms * run.readGBs));
 
 const rows = [];
 for (const prompt of job.prompts) {
   // Its decode with two threads is bimodal: the better of one and two counts.
-  const counts = job.suite === "decode" && job.threads > 1 ? [1, job.threads] : [job.threads];
-  const found = [];
-  for (const threads of counts) found.push(await run(threads, prompt));
-  rows.push({ prompt, ...found.toSorted((a, b) => level(a) - level(b))[0] });
+  const decode = job.suite === "decode";
+  const contexts = [];
+  for (const threads of decode && job.threads > 1 ? [1, job.threads] : [job.threads])
+    contexts.push(await open(threads, prompt));
+  const works = contexts.map((context) => (decode ? context.decode : context.prefill));
+  for (const work of decode ? works : []) await work();
+  const found = await inTurns(bandwidth, decode ? 5 : prompt > 256 ? 2 : 4, works);
+  for (const context of contexts) await context.dispose();
+  rows.push({ prompt, ...found.toSorted((a, b) => a.ms - b.ms)[0] });
 }
 console.log(JSON.stringify(rows));
 process.exit(0);
