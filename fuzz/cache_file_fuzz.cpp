@@ -1,7 +1,7 @@
-// Any description of a cache over any file: map_cache gives a cache of exactly the file's bytes or a typed error, and never reads
-// past an end; what it gives can be read, forked, edited and saved again.
-// Input: layout (layers, heads, dim, dtype), rows, offsets of tokens and positions, parts (form, rows, skip, four offsets), and what
-// is left is the file.
+// Any description of a cache over any file: map_cache gives a cache of exactly the file's bytes or a typed error, and
+// never reads past an end; what it gives can be read, forked, edited and saved again. Input: layout (layers, heads,
+// dim, dtype), rows, offsets of tokens and positions, parts (form, rows, skip, four offsets), and what is left is the
+// file.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -77,9 +77,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const std::string content = in.rest();
   const auto map = mapped(content);
-  const auto ropes = std::make_shared<Ropes>(
-      Ropes{{std::vector<double>(static_cast<size_t>(layout.head_dim / 2), 1.0)},
-            std::vector<int64_t>(static_cast<size_t>(layout.layers), 0)});
+  const auto ropes = std::make_shared<Ropes>(Ropes{{std::vector<double>(static_cast<size_t>(layout.head_dim / 2), 1.0)},
+                                                   std::vector<int64_t>(static_cast<size_t>(layout.layers), 0)});
   std::shared_ptr<KvCache> cache;
   try {
     cache = map_cache(map, "fuzz", file, layout, 1000, ropes);

@@ -1,6 +1,6 @@
 // Any table over any files: map_tensors gives exactly the files' bytes or a typed error, and never reads past an end.
-// Input: wanted dtype, files, their sizes (u16 each), entries, then each entry (name, dtype, rank, dims, file, begin, end), and
-// what is left is the content that the files are cut from.
+// Input: wanted dtype, files, their sizes (u16 each), entries, then each entry (name, dtype, rank, dims, file, begin,
+// end), and what is left is the content that the files are cut from.
 #include <ATen/ops/empty.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -20,7 +20,8 @@ namespace {
 class MemoryFile {
  public:
   explicit MemoryFile(std::string content) : content_(std::move(content)), fd_(::memfd_create("fuzz", MFD_CLOEXEC)) {
-    if (fd_ < 0 || ::write(fd_, content_.data(), content_.size()) != static_cast<ssize_t>(content_.size())) std::abort();
+    if (fd_ < 0 || ::write(fd_, content_.data(), content_.size()) != static_cast<ssize_t>(content_.size()))
+      std::abort();
   }
   ~MemoryFile() { ::close(fd_); }
   MemoryFile(const MemoryFile&) = delete;

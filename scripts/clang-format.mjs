@@ -14,10 +14,10 @@ if (program === undefined) {
   );
   process.exitCode = process.env.CI === "true" || !check ? 1 : 0;
 } else {
-  const files = ["cpp", "test/cpp", "bench/cpp"].flatMap((folder) => {
+  const files = ["cpp", "test/cpp", "bench/cpp", "fuzz"].flatMap((folder) => {
     try {
       return readdirSync(join(home, folder), { recursive: true })
-        .filter((name) => /\.(cpp|h|cu|cuh)$/.test(name))
+        .filter((name) => /\.(cpp|h|inl|cu|cuh)$/.test(name))
         .map((name) => join(folder, name));
     } catch {
       return [];

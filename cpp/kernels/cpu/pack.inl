@@ -24,8 +24,8 @@ inline void transpose32(const std::byte* in, int64_t stride_bytes, int64_t rows,
 #if defined(__AVX512F__)
       if (r1 - r0 == 16 && c1 - c0 == 16) {
         __m512i line[16];
-        const __m512i step = _mm512_mullo_epi32(
-            _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi32(16));
+        const __m512i step = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+                                                _mm512_set1_epi32(16));
         alignas(64) uint32_t corner[256];
 #pragma GCC unroll 16
         for (int64_t r = 0; r < 16; ++r) {
@@ -39,7 +39,8 @@ inline void transpose32(const std::byte* in, int64_t stride_bytes, int64_t rows,
       }
 #endif
       for (int64_t c = c0; c < c1; ++c)
-        for (int64_t r = r0; r < r1; ++r) write(out + (c * width + r) * 4, read<uint32_t>(in + r * stride_bytes + c * 4));
+        for (int64_t r = r0; r < r1; ++r)
+          write(out + (c * width + r) * 4, read<uint32_t>(in + r * stride_bytes + c * 4));
     }
   }
 }

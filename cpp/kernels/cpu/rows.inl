@@ -74,7 +74,8 @@ C2C_INLINE void turn_to(const float* x, const float* weight, double eps, Rope ro
     store(out + half + i, b * c + a * s);
   }
   for (; i < half; ++i) {
-    const float a = x[i] * (weight ? scale * weight[i] : 1.0F), b = x[half + i] * (weight ? scale * weight[half + i] : 1.0F);
+    const float a = x[i] * (weight ? scale * weight[i] : 1.0F),
+                b = x[half + i] * (weight ? scale * weight[half + i] : 1.0F);
     put(out + i, a * rope.cos[i] - b * rope.sin[i]);
     put(out + half + i, b * rope.cos[i] + a * rope.sin[i]);
   }
@@ -95,7 +96,8 @@ C2C_INLINE void gated_to(const float* x, const T* base, const float* weight, int
   }
 }
 
-inline void gated(const float* x, const void* base, const float* weight, int64_t heads, int64_t dim, void* dst, bool bf16) {
+inline void gated(const float* x, const void* base, const float* weight, int64_t heads, int64_t dim, void* dst,
+                  bool bf16) {
   if (bf16) return gated_to(x, static_cast<const Bf16*>(base), weight, heads, dim, static_cast<Bf16*>(dst));
   gated_to(x, static_cast<const float*>(base), weight, heads, dim, static_cast<float*>(dst));
 }

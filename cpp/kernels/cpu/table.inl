@@ -1,4 +1,5 @@
-// One instruction set's kernels. Included by the file of each set, which defines C2C_ISA and is compiled with its flags.
+// One instruction set's kernels. Included by the file of each set, which defines C2C_ISA and is compiled with its
+// flags.
 #include <type_traits>
 
 #include "kernels/cpu/simd.h"
