@@ -1,6 +1,7 @@
 // Every kernel of every instruction set that this machine runs, against plain ATen. Prints "N passed, N failed".
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/eye.h>
@@ -8,10 +9,14 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <atomic>
@@ -201,6 +206,35 @@ void afters(const Kernels& k) {
         [&] { return error_of(made(gated, After::kGateGelu), at::gelu(plain(w)) * plain(v)) < limit; });
     run(label + "tanh gelu gate",
         [&] { return error_of(made(gated, After::kGateGeluTanh), at::gelu(plain(w), "tanh") * plain(v)) < limit; });
+    run(label + "far from zero", [&] {
+      const at::Tensor values =
+          at::tensor({-1e30, -200.0, -90.0, -87.0, -20.0, -1e-3, 0.0, 1e-3, 20.0, 87.0, 90.0, 200.0, 1e30, NAN})
+              .to(row_type(store));
+      const int64_t count = values.size(0);
+      const at::Tensor unit = at::tensor({1.0, 0.0}).to(row_type(store));
+      const at::Tensor zeros = at::zeros_like(values), ones = at::ones_like(values);
+      const auto column = [&](const at::Tensor& first) { return at::stack({first, zeros}, 1); };
+      PackedWeights far;
+      Packed alone, pairs;
+      far.add({{column(values)}, {}, false, store}, &alone);
+      far.add({{column(values), column(ones)}, {}, true, store}, &pairs);
+      far.pack();
+      const auto near = [&](const Packed& packed, After after, const at::Tensor& expected) {
+        at::Tensor y = at::zeros({1, count}, values.options());
+        Product p = packed.product();
+        p.x = unit.const_data_ptr();
+        p.x_stride = 2;
+        p.after = after;
+        p.out = y.data_ptr();
+        p.out_stride = p.outputs = count;
+        p.rows = 1;
+        k.product(p, 0, packed.blocks, nullptr);
+        return at::allclose(y[0].to(at::kFloat), expected, store == Store::kFloat ? 1e-6 : 1e-2, 1e-8, true);
+      };
+      const at::Tensor wide = values.to(at::kFloat);
+      return near(alone, After::kGelu, at::gelu(wide)) && near(pairs, After::kGateSilu, at::silu(wide)) &&
+             near(pairs, After::kGateGeluTanh, at::gelu(wide, "tanh"));
+    });
     run(label + "two pieces of input", [&] {
       at::Tensor y = at::zeros({rows, out});
       Product p = one.product();
