@@ -116,7 +116,7 @@ test("a peer is held against runs that had as much bandwidth", () => {
 });
 
 test("recorded rows become a table and charts", async () => {
-  const url = new URL("../bench/results/decode-bfloat16.json", import.meta.url);
+  const url = new URL("../bench/results/xeon/decode-bfloat16.json", import.meta.url);
   const { rows } = JSON.parse(await readFile(url, "utf8"));
   const [machine, head, ...lines] = table(rows, join([measured(50, 700), measured(60, 720)]), ["a note"]).split("\n");
   assert.match(machine, /^2 threads, read 55 GB\/s \(50–60\), packed products up to 710 \(bfloat16\)/);

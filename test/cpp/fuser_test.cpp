@@ -199,6 +199,30 @@ void fuse_cases() {
       return ok && at::equal(cache->rows(1, 0, 0, 8), before->rows(1, 0, 0, 8));
     });
   }
+  run("a layer fused twice", [&] {
+    const int64_t rows = 90;
+    auto cache = random_cache(kReceiver, 3, rows), source = random_cache(kSharer, 2, rows);
+    auto twice = std::make_shared<Fuser>(Fuser{kReceiver, kSharer, at::kFloat, {}});
+    for (int64_t layer : {0, 0, 1, 2})
+      twice->layers.push_back({layer, 1,
+                               make_projector("C2CProjector", kSmall, kReceiver, kSharer,
+                                              tower_weights(kReceiver, kSharer, 1, layer == 1 ? -1 : 1), at::kFloat)});
+    std::vector<Rows> expected;
+    for (int64_t layer : {0, 1, 2}) expected.push_back(copy_rows(*cache, layer, 0, rows));
+    const Rows from = copy_rows(*source, 1, 0, rows);
+    for (const FuserLayer& l : twice->layers) {
+      Rows& onto = expected[static_cast<size_t>(l.receiver_layer)];
+      const Projected made = l.projector->project(from, onto, nullptr, 1);
+      onto = {made.key, made.value.defined() ? made.value : onto.value};
+    }
+    const auto reports = fuse(*cache, {{twice, source, {{0, rows, 0, rows}}}}, false, nullptr);
+    bool ok = reports[0].layers.size() == 4 && !reports[0].layers[2].value && reports[0].layers[3].value_weight > 0;
+    for (int64_t layer : {0, 1, 2}) {
+      const Rows got = copy_rows(*cache, layer, 0, rows), &want = expected[static_cast<size_t>(layer)];
+      ok = ok && at::equal(got.key, want.key) && at::equal(got.value, want.value);
+    }
+    return ok;
+  });
   run("closed gates and cancel leave the cache", [&] {
     auto cache = random_cache(kReceiver, 3, 8);
     const Rows before = copy_rows(*cache, 2, 0, 8);
