@@ -1,5 +1,6 @@
 // Random models of real size: a Qwen3-0.6B receiver, a Qwen2.5-0.5B sharer, and fusers between them.
 //   node bench/models.mjs FOLDER [bfloat16|float32]…     about 2 GB (bfloat16) or 4 GB (float32); what is there is kept
+import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -74,7 +75,7 @@ export async function ensureModels(root, dtype) {
 const BLOCK = 1 << 20;
 const blocks = new Map();
 
-/** Normal values of deviation 0.02; a block of them is repeated, since only time is measured. */
+/** Normal values of deviation 0.02. Tensors are made of this one block again and again, since only time is measured. */
 function noise(dtype) {
   let block = blocks.get(dtype);
   if (block) return block;
@@ -104,8 +105,16 @@ function tensor(name, shape, dtype, fill) {
     const count = shape.reduce((a, b) => a * b, 1);
     if (fill !== undefined) return bytesOf(new Float32Array(count).fill(fill), dtype);
     const block = noise(dtype);
-    const bytes = new Uint8Array(count * (dtype === "float32" ? 4 : 2));
-    for (let at = 0; at < bytes.length; at += block.length) bytes.set(block.subarray(0, bytes.length - at), at);
+    const item = dtype === "float32" ? 4 : 2;
+    const bytes = new Uint8Array(count * item);
+    // Each begins elsewhere in the block: a program that keeps equal tensors once (onnxruntime does) would read a small part
+    // of what a real model makes it read.
+    let from = (createHash("sha256").update(name).digest().readUInt32LE() % BLOCK) * item;
+    for (let at = 0; at < bytes.length; from = 0) {
+      const part = block.subarray(from, from + bytes.length - at);
+      bytes.set(part, at);
+      at += part.length;
+    }
     return bytes;
   };
   return { name, dtype: dtype === "float32" ? "F32" : "BF16", shape, data };
