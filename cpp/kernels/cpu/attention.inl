@@ -9,13 +9,13 @@ KERNEL(attend, const Attention&)
 namespace c2c::C2C_ISA {
 
 // The lanes of a step's scores as [query][row], so that rows of a query lie side by side.
-template <int... I>
+template <int64_t J, int... I>
 C2C_INLINE Vec by_query(Vec v, Lanes<I...>) {
-  return __builtin_shufflevector(v, v, (I % kRowsOf * kFour + I / kRowsOf)...);
+  return __builtin_shufflevector(v, v, (I % kRowsOf<J> * J + I / kRowsOf<J>)...);
 }
 
-// The largest over the rows, in all lanes of a query.
-template <int64_t D = kFour>
+// The largest over the rows, in all lanes of a query; lanes of a query are D apart.
+template <int64_t D>
 C2C_INLINE Vec over_rows(Vec v) {
   if constexpr (D >= kLanes) {
     return v;
@@ -35,31 +35,48 @@ C2C_INLINE Vec rounded_to(Vec e) {
   }
 }
 
-// Scores of a span become weights, weights[step][chunk][query][row]; `top` moves up and what was summed before is
-// scaled. Lanes of `top` and `mass`: [chunk][row][query], each row's mass apart.
-template <class S>
+// Scores of a span become weights, weights[kTogether rows][chunk][query][row]; `top` moves up and what was summed
+// before is scaled. Lanes of `top` and `mass`: [chunk][row][query], each row's mass apart.
+template <int64_t J, class T>
 void soften_span(const float* scores, int64_t steps, int64_t queries, int64_t dim, float* top, float* mass, float* out,
-                 S* weights) {
-  const int64_t chunks = (queries + kFour - 1) / kFour;
+                 Kept<T>* weights) {
+  using S = Kept<T>;
+  const int64_t chunks = (queries + J - 1) / J;
   for (int64_t c = 0; c < chunks; ++c) {
     const float* own = scores + c * kLanes;
     Vec most = load(own);
     for (int64_t s = 1; s < steps; ++s) most = larger(most, load(own + s * chunks * kLanes));
-    const Vec old = load(top + c * kLanes), now = larger(old, over_rows(most));
+    const Vec old = load(top + c * kLanes), now = larger(old, over_rows<J>(most));
     // Where nothing is visible yet, both are -∞ and any base will do.
     const Vec base = now == -__builtin_inff() ? Vec{} : now;
     const Vec shrink = exp(old - base);
-    Vec sum = load(mass + c * kLanes) * shrink;
-    for (int64_t s = 0; s < steps; ++s) {
-      const Vec e = rounded_to<S>(exp(load(own + s * chunks * kLanes) - base));
-      sum += e;
-      store(weights + (s * chunks + c) * kLanes, by_query(e, AllLanes{}));
+    constexpr int64_t kSteps = kGroup / kRowsOf<J>;  // of a group of rows
+    Vec sum[kSteps];
+#pragma GCC unroll 4
+    for (int64_t n = 0; n < kSteps; ++n) sum[n] = load(mass + (c * kSteps + n) * kLanes) * shrink;
+    for (int64_t s = 0; s < steps; s += kSteps) {
+      Vec e[kSteps];
+#pragma GCC unroll 4
+      for (int64_t n = 0; n < kSteps; ++n) {
+        e[n] = rounded_to<S>(exp(load(own + (s + n) * chunks * kLanes) - base));
+        sum[n] += e[n];
+      }
+      if constexpr (kTogether < T, J >> kRowsOf<J>) {
+#pragma GCC unroll 4
+        for (int64_t n = 0; n < kSteps; n += 2)
+          write(weights + ((s + n) * chunks + 2 * c) * kLanes, pairs(e[n], e[n + 1]));
+      } else {
+#pragma GCC unroll 4
+        for (int64_t n = 0; n < kSteps; ++n)
+          store(weights + ((s + n) * chunks + c) * kLanes, by_query<J>(e[n], AllLanes{}));
+      }
     }
+#pragma GCC unroll 4
+    for (int64_t n = 0; n < kSteps; ++n) store(mass + (c * kSteps + n) * kLanes, sum[n]);
     store(top + c * kLanes, now);
-    store(mass + c * kLanes, sum);
-    for (int64_t j = 0; j < smaller(kFour, queries - c * kFour); ++j) {
+    for (int64_t j = 0; j < smaller(J, queries - c * J); ++j) {
       if (shrink[j] == 1.0F) continue;
-      float* scaled = out + (c * kFour + j) * dim;
+      float* scaled = out + (c * J + j) * dim;
       int64_t d = 0;
       for (; d + kLanes <= dim; d += kLanes) store(scaled + d, load(scaled + d) * shrink[j]);
       for (; d < dim; ++d) scaled[d] *= shrink[j];
@@ -67,11 +84,12 @@ void soften_span(const float* scores, int64_t steps, int64_t queries, int64_t di
   }
 }
 
-// out[g][d] += Σ_r weight[g][r] · rows[r][d] for G queries and R rows, an even number. The sums of kTwo values lie as
-// the rows' halves give them, until tidy() is called.
-template <int64_t G, int64_t R, class T>
-C2C_INLINE void mix(const Kept<T> (*weight)[kMixed], const T* rows, int64_t stride, int64_t dim, float* out,
+// out[g][d] += Σ_r weight[g][r] · rows[r][d] for G queries and R rows, an even number; D is dim, or 0 for any. The sums
+// of kTwo values lie as the rows' halves give them, until tidy() is called.
+template <int64_t G, int64_t R, int64_t D, class T>
+C2C_INLINE void mix(const Kept<T> (*weight)[kMixed], const T* rows, int64_t stride, int64_t any, float* out,
                     Lines& ahead) {
+  const int64_t dim = D > 0 ? D : any;
   int64_t d = 0;
   for (; d + kTwo <= dim; d += kTwo) {
     ahead.ask();
@@ -117,25 +135,26 @@ C2C_INLINE void mix(const Kept<T> (*weight)[kMixed], const T* rows, int64_t stri
       store(out + g * dim + d + kLanes, s[g][1]);
     }
   }
-  for (int64_t g = 0; g < G; ++g) {
-    int64_t e = d;
-    for (; e + kLanes <= dim; e += kLanes) {
-      Vec s = load(out + g * dim + e);
-      for (int64_t r = 0; r < R; ++r) s += wide(weight[g][r]) * load(rows + r * stride + e);
-      store(out + g * dim + e, s);
+  if constexpr (D == 0 || D % kTwo != 0)
+    for (int64_t g = 0; g < G; ++g) {
+      int64_t e = d;
+      for (; e + kLanes <= dim; e += kLanes) {
+        Vec s = load(out + g * dim + e);
+        for (int64_t r = 0; r < R; ++r) s += wide(weight[g][r]) * load(rows + r * stride + e);
+        store(out + g * dim + e, s);
+      }
+      for (; e < dim; ++e)
+        for (int64_t r = 0; r < R; ++r) out[g * dim + e] += wide(weight[g][r]) * wide(rows[r * stride + e]);
     }
-    for (; e < dim; ++e)
-      for (int64_t r = 0; r < R; ++r) out[g * dim + e] += wide(weight[g][r]) * wide(rows[r * stride + e]);
-  }
 }
 
-template <int64_t R, class T>
+template <int64_t R, int64_t D, class T>
 C2C_INLINE void mix_some(int64_t queries, const Kept<T> (*weight)[kMixed], const T* rows, int64_t stride, int64_t dim,
                          float* out, Lines& ahead) {
-  if (queries == 4) mix<4, R>(weight, rows, stride, dim, out, ahead);
-  if (queries == 3) mix<3, R>(weight, rows, stride, dim, out, ahead);
-  if (queries == 2) mix<2, R>(weight, rows, stride, dim, out, ahead);
-  if (queries == 1) mix<1, R>(weight, rows, stride, dim, out, ahead);
+  if (queries == 4) mix<4, R, D>(weight, rows, stride, dim, out, ahead);
+  if (queries == 3) mix<3, R, D>(weight, rows, stride, dim, out, ahead);
+  if (queries == 2) mix<2, R, D>(weight, rows, stride, dim, out, ahead);
+  if (queries == 1) mix<1, R, D>(weight, rows, stride, dim, out, ahead);
 }
 
 // The order of mix() undone for one query.
@@ -156,7 +175,7 @@ C2C_INLINE void tidy(float* out, int64_t dim, Lanes<I...>) {
 }
 
 // Sums of a span's values for all queries.
-template <class T>
+template <int64_t J, int64_t D, class T>
 void add_values(const Attention& a, const Few& few, const Order<T>& values, const Kept<T>* weights) {
   for (int64_t r0 = 0, rows; r0 < values.count; r0 += rows) {
     const int64_t left = values.count - r0;
@@ -168,30 +187,31 @@ void add_values(const Attention& a, const Few& few, const Order<T>& values, cons
         const int64_t q = head * a.group + g, some = smaller(kFour, a.group - g);
         Kept<T> weight[kFour][kMixed];
         for (int64_t i = 0; i < some; ++i) {
-          const int64_t step = few.chunks * kLanes;
-          const Kept<T>* from = weights + (q + i) / kFour * kLanes + (q + i) % kFour * kRowsOf;
+          constexpr int64_t kRun = kTogether<T, J>;
+          const int64_t step = few.chunks * J * kRun;
+          const Kept<T>* from = weights + (q + i) * kRun;
           if (rows == kMixed) {
 #pragma GCC unroll 8
-            for (int64_t r = 0; r < kMixed; r += kRowsOf)
-              __builtin_memcpy(weight[i] + r, from + (r0 + r) / kRowsOf * step, sizeof(Kept<T>) * kRowsOf);
+            for (int64_t r = 0; r < kMixed; r += kRun)
+              __builtin_memcpy(weight[i] + r, from + (r0 + r) / kRun * step, sizeof(Kept<T>) * kRun);
           } else {
             for (int64_t r = 0; r < 2; ++r)
-              weight[i][r] = r < rows ? from[(r0 + r) / kRowsOf * step + (r0 + r) % kRowsOf] : Kept<T>{};
+              weight[i][r] = r < rows ? from[(r0 + r) / kRun * step + (r0 + r) % kRun] : Kept<T>{};
           }
         }
         float* out = a.out + q * a.dim;
         if (rows == kMixed) {
-          mix_some<kMixed>(some, weight, row, values.stride, a.dim, out, ahead);
+          mix_some<kMixed, D>(some, weight, row, values.stride, a.dim, out, ahead);
         } else {
           // A single last row is taken twice, the second time with no weight.
-          mix_some<2>(some, weight, row, rows == 2 ? values.stride : 0, a.dim, out, ahead);
+          mix_some<2, D>(some, weight, row, rows == 2 ? values.stride : 0, a.dim, out, ahead);
         }
       }
   }
 }
 
 // Rows [from, from + rows) of the sight, which lie in one run.
-template <class T>
+template <int64_t J, int64_t D, class T>
 void attend_rows(const Attention& a, const Few& few, const T* keys, const T* values, int64_t stride, int64_t from,
                  int64_t rows, float* top, float* mass) {
   alignas(64) float scores[kQueries * kSpan];
@@ -210,60 +230,59 @@ void attend_rows(const Attention& a, const Few& few, const T* keys, const T* val
     const T *k = keys + start * stride, *v = values + start * stride;
     const Order<T> first{k, v, count, count, stride}, second{v, k + count * stride, count, next, stride};
     if (a.group % 4 == 0) {
-      score<4>(a, spaced, first, scores);
+      score<J, 4, D>(a, spaced, first, scores);
     } else if (a.group % 2 == 0) {
-      score<2>(a, spaced, first, scores);
+      score<J, 2, D>(a, spaced, first, scores);
     } else {
-      score<1>(a, spaced, first, scores);
+      score<J, 1, D>(a, spaced, first, scores);
     }
-    const int64_t steps = (count + kRowsOf - 1) / kRowsOf;
-    if (positions || count % kRowsOf != 0)
-      for (int64_t r = 0; r < steps * kRowsOf; ++r)
+    constexpr int64_t kRows = kRowsOf<J>;
+    const int64_t held = round_up(count, kGroup);
+    if (positions || held != count)
+      for (int64_t r = 0; r < held; ++r)
         if (hidden(r))
-          for (int64_t q = 0; q < few.chunks * kFour; ++q)
-            scores[(r / kRowsOf * few.chunks + q / kFour) * kLanes + r % kRowsOf * kFour + q % kFour] =
-                -__builtin_inff();
-    soften_span(scores, steps, a.heads * a.group, a.dim, top, mass, a.out, weights);
-    add_values(a, spaced, second, weights);
+          for (int64_t q = 0; q < few.chunks * J; ++q)
+            scores[(r / kRows * few.chunks + q / J) * kLanes + r % kRows * J + q % J] = -__builtin_inff();
+    soften_span<J, T>(scores, held / kRows, a.heads * a.group, a.dim, top, mass, a.out, weights);
+    add_values<J, D>(a, spaced, second, weights);
   }
 }
 
-template <class T>
+template <int64_t J, int64_t D, class T>
 void attend_some(const Attention& a) {
   const int64_t queries = a.heads * a.group;
-  alignas(64) float top[kQueries / kFour * kLanes], mass[kQueries / kFour * kLanes];
+  alignas(64) float top[kQueries / J * kLanes], mass[kQueries * kGroup];
   for (int64_t i = 0; i < queries * a.dim; ++i) a.out[i] = 0;
-  for (int64_t l = 0; l < kQueries / kFour * kLanes; ++l) {
-    top[l] = -__builtin_inff();
-    mass[l] = 0;
-  }
+  for (float& lane : top) lane = -__builtin_inff();
+  for (float& lane : mass) lane = 0;
   Few few{};
-  few.chunks = (queries + kFour - 1) / kFour;
-  for (int64_t q = 0; q < few.chunks * kFour; ++q) few.offset[q] = smaller(q, queries - 1) / a.group * a.dim;
+  few.chunks = (queries + J - 1) / J;
+  for (int64_t q = 0; q < few.chunks * J; ++q) few.offset[q] = smaller(q, queries - 1) / a.group * a.dim;
   const auto each = [&](int64_t rows, int64_t steps) {
     const int64_t bytes = rows * a.heads * a.dim * static_cast<int64_t>(sizeof(T));
     return steps > 0 ? round_up((bytes + steps - 1) / steps, 64) : 0;
   };
-  few.key_step = each(kRowsOf, few.chunks * (a.dim / kTwo));
+  const int64_t shared = a.group % 4 == 0 ? 4 : a.group % 2 == 0 ? 2 : 1;
+  few.key_step = each(kRowsOf<J>, few.chunks * (J / shared) * (a.dim / kTwo));
   few.mix_step = each(kMixed, a.heads * ((a.group + kFour - 1) / kFour) * (a.dim / kTwo));
   int64_t before = 0;  // rows of the runs already passed
   for (const RowRun* s = a.sight.runs; before < a.end; before += s->rows, ++s) {
     const int64_t from = a.begin > before ? a.begin : before, to = smaller(a.end, before + s->rows);
     if (from >= to) continue;
     const int64_t offset = (from - before) * s->stride + a.head_offset;
-    attend_rows(a, few, static_cast<const T*>(s->keys) + offset, static_cast<const T*>(s->values) + offset, s->stride,
-                from, to - from, top, mass);
+    attend_rows<J, D>(a, few, static_cast<const T*>(s->keys) + offset, static_cast<const T*>(s->values) + offset,
+                      s->stride, from, to - from, top, mass);
   }
   for (int64_t q = 0; q < queries; ++q) {
     tidy<T>(a.out + q * a.dim, a.dim, AllLanes{});
-    const int64_t lane = q / kFour * kLanes + q % kFour;
-    a.top[q] = top[lane];
+    a.top[q] = top[q / J * kLanes + q % J];
     a.mass[q] = 0;
-    for (int64_t r = 0; r < kRowsOf; ++r) a.mass[q] += mass[lane + r * kFour];
+    for (int64_t r = 0; r < kGroup; ++r) a.mass[q] += mass[(q / J * kGroup + r) * J + q % J];
   }
 }
 
-// As many whole heads at a time as have kQueries queries; a head with more of them takes several passes.
+// As many whole heads at a time as have kQueries queries; a head with more of them takes several passes. The usual size
+// of a head is known where rows are multiplied, which spares loops of a few turns.
 template <class T>
 void attend_all(const Attention& a) {
   const int64_t heads = a.group < kQueries ? kQueries / a.group : 1;
@@ -278,7 +297,11 @@ void attend_all(const Attention& a) {
       some.out += q * a.dim;
       some.top += q;
       some.mass += q;
-      attend_some<T>(some);
+      if (some.heads * some.group % kLanes == 0) {
+        a.dim == 128 ? attend_some<kLanes, 128, T>(some) : attend_some<kLanes, 0, T>(some);
+      } else {
+        a.dim == 128 ? attend_some<kFour, 128, T>(some) : attend_some<kFour, 0, T>(some);
+      }
     }
 }
 
