@@ -54,9 +54,10 @@ std::vector<uint32_t> jumping(int64_t count) {
 // Heads, rows and window; the last two have more queries than a pass holds, of several heads and of one.
 void attention(const Kernels& k) {
   const std::vector<std::tuple<Heads, int64_t, int64_t>> cases{
-      {{4, 2, 64}, 1, 0},   {{6, 3, 24}, 70, 0},     {{16, 8, 128}, 200, 0}, {{14, 2, 64}, 133, 0},
-      {{20, 1, 8}, 65, 0},  {{4, 4, 4}, 3, 0},       {{4, 1, 256}, 90, 0},   {{4, 2, 64}, 150, 40},
-      {{6, 3, 24}, 70, 10}, {{4, 2, 128}, 600, 500}, {{96, 48, 16}, 40, 0},  {{70, 1, 8}, 65, 20}};
+      {{4, 2, 64}, 1, 0},    {{6, 3, 24}, 70, 0},     {{16, 8, 128}, 200, 0}, {{14, 2, 64}, 133, 0},
+      {{20, 1, 8}, 65, 0},   {{4, 4, 4}, 3, 0},       {{4, 1, 256}, 90, 0},   {{4, 2, 64}, 150, 40},
+      {{6, 3, 24}, 70, 10},  {{4, 2, 128}, 600, 500}, {{96, 48, 16}, 40, 0},  {{70, 1, 8}, 65, 20},
+      {{16, 16, 64}, 70, 0}, {{48, 16, 40}, 45, 0},   {{32, 8, 128}, 77, 0},  {{32, 8, 80}, 90, 30}};
   for (const bool bf16 : {false, true}) {
     for (const auto& [h, seen, window] : cases) {
       const at::ScalarType type = bf16 ? at::kBFloat16 : at::kFloat;

@@ -35,8 +35,8 @@ C2C_INLINE Vec rounded_to(Vec e) {
   }
 }
 
-// Scores of a span become weights, weights[kTogether rows][chunk][query][row]; `top` moves up and what was summed
-// before is scaled. Lanes of `top` and `mass`: [chunk][row][query], each row's mass apart.
+// Scores of a span become weights, weights[rows / kTogether][chunk][query][kTogether]; `top` moves up and what was
+// summed before is scaled. Lanes of `top` and `mass`: [chunk][row][query], each row's mass apart.
 template <int64_t J, class T>
 void soften_span(const float* scores, int64_t steps, int64_t queries, int64_t dim, float* top, float* mass, float* out,
                  Kept<T>* weights) {
@@ -50,7 +50,7 @@ void soften_span(const float* scores, int64_t steps, int64_t queries, int64_t di
     // Where nothing is visible yet, both are -∞ and any base will do.
     const Vec base = now == -__builtin_inff() ? Vec{} : now;
     const Vec shrink = exp(old - base);
-    constexpr int64_t kSteps = kGroup / kRowsOf<J>;  // of a group of rows
+    constexpr int64_t kSteps = kRowGroup / kRowsOf<J>;  // of a group of rows
     Vec sum[kSteps];
 #pragma GCC unroll 4
     for (int64_t n = 0; n < kSteps; ++n) sum[n] = load(mass + (c * kSteps + n) * kLanes) * shrink;
@@ -61,7 +61,7 @@ void soften_span(const float* scores, int64_t steps, int64_t queries, int64_t di
         e[n] = rounded_to<S>(exp(load(own + (s + n) * chunks * kLanes) - base));
         sum[n] += e[n];
       }
-      if constexpr (kTogether < T, J >> kRowsOf<J>) {
+      if constexpr ((kTogether<T, J>) != kRowsOf<J>) {
 #pragma GCC unroll 4
         for (int64_t n = 0; n < kSteps; n += 2)
           write(weights + ((s + n) * chunks + 2 * c) * kLanes, pairs(e[n], e[n + 1]));
@@ -236,14 +236,14 @@ void attend_rows(const Attention& a, const Few& few, const T* keys, const T* val
     } else {
       score<J, 1, D>(a, spaced, first, scores);
     }
-    constexpr int64_t kRows = kRowsOf<J>;
-    const int64_t held = round_up(count, kGroup);
+    constexpr int64_t kStep = kRowsOf<J>;
+    const int64_t held = round_up(count, kRowGroup);
     if (positions || held != count)
       for (int64_t r = 0; r < held; ++r)
         if (hidden(r))
           for (int64_t q = 0; q < few.chunks * J; ++q)
-            scores[(r / kRows * few.chunks + q / J) * kLanes + r % kRows * J + q % J] = -__builtin_inff();
-    soften_span<J, T>(scores, held / kRows, a.heads * a.group, a.dim, top, mass, a.out, weights);
+            scores[(r / kStep * few.chunks + q / J) * kLanes + r % kStep * J + q % J] = -__builtin_inff();
+    soften_span<J, T>(scores, held / kStep, a.heads * a.group, a.dim, top, mass, a.out, weights);
     add_values<J, D>(a, spaced, second, weights);
   }
 }
@@ -251,7 +251,7 @@ void attend_rows(const Attention& a, const Few& few, const T* keys, const T* val
 template <int64_t J, int64_t D, class T>
 void attend_some(const Attention& a) {
   const int64_t queries = a.heads * a.group;
-  alignas(64) float top[kQueries / J * kLanes], mass[kQueries * kGroup];
+  alignas(64) float top[kQueries / J * kLanes], mass[kQueries * kRowGroup];
   for (int64_t i = 0; i < queries * a.dim; ++i) a.out[i] = 0;
   for (float& lane : top) lane = -__builtin_inff();
   for (float& lane : mass) lane = 0;
@@ -260,7 +260,9 @@ void attend_some(const Attention& a) {
   for (int64_t q = 0; q < few.chunks * J; ++q) few.offset[q] = smaller(q, queries - 1) / a.group * a.dim;
   const auto each = [&](int64_t rows, int64_t steps) {
     const int64_t bytes = rows * a.heads * a.dim * static_cast<int64_t>(sizeof(T));
-    return steps > 0 ? round_up((bytes + steps - 1) / steps, 64) : 0;
+    if (steps == 0) return int64_t{0};
+    const int64_t step = (bytes + steps - 1) / steps;
+    return step < 64 ? step : round_up(step, 64);  // a line may be asked for by several steps, but none beyond
   };
   const int64_t shared = a.group % 4 == 0 ? 4 : a.group % 2 == 0 ? 2 : 1;
   few.key_step = each(kRowsOf<J>, few.chunks * (J / shared) * (a.dim / kTwo));
@@ -277,7 +279,7 @@ void attend_some(const Attention& a) {
     tidy<T>(a.out + q * a.dim, a.dim, AllLanes{});
     a.top[q] = top[q / J * kLanes + q % J];
     a.mass[q] = 0;
-    for (int64_t r = 0; r < kGroup; ++r) a.mass[q] += mass[(q / J * kGroup + r) * J + q % J];
+    for (int64_t r = 0; r < kRowGroup; ++r) a.mass[q] += mass[(q / J * kRowGroup + r) * J + q % J];
   }
 }
 

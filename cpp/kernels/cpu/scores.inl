@@ -31,7 +31,7 @@ template <class T, int64_t J>
 constexpr int64_t kTogether = kRowsOf<J> == 1 && kPaired<T> ? 2 : kRowsOf<J>;
 // Spans end in whole groups of this many rows, and weights of a group's first rows, second rows and so on are summed
 // apart: results are the same to the bit however many queries a step has.
-constexpr int64_t kGroup = kRowsOf<kFour>;
+constexpr int64_t kRowGroup = kRowsOf<kFour>;
 
 // One half of kTwo values, in the order of load_two.
 template <int64_t H>
@@ -132,11 +132,10 @@ struct Order {
 };
 constexpr int64_t kRowsAhead = 8;  // rows from one that is read to the one that is asked for
 
-// Scores of a span's keys for all queries: scores[step][chunk of J queries], of whole groups of rows.
+// Scores of a span's keys for all queries: scores[step][chunk of J queries].
 template <int64_t J, int64_t P, int64_t D, class T>
 void score(const Attention& a, const Few& few, const Order<T>& keys, float* scores) {
-  const int64_t count = round_up(keys.count, kGroup);
-  for (int64_t r0 = 0; r0 < count; r0 += kRowsOf<J>) {
+  for (int64_t r0 = 0; r0 < keys.count; r0 += kRowsOf<J>) {
     const T* rows[kRowsOf<J>];  // the last row again where there are no more
     for (int64_t r = 0; r < kRowsOf<J>; ++r) rows[r] = keys.first + smaller(r0 + r, keys.count - 1) * keys.stride;
     Lines ahead{keys.at(r0 + kRowsAhead), few.key_step};

@@ -33,7 +33,8 @@ void soften(float* scores, int64_t seen, int64_t padded, float unit, float* top,
     }
     Vec sums{};
     for (; k < filled; k += kLanes) {
-      const Vec e = fraction_of_one(load(scores + k) * unit - *top);
+      // The largest score's own product is not rounded here as in `top`: where scores are huge, it could be far above.
+      const Vec e = fraction_of_one(at_most(0.0F, load(scores + k) * unit - *top));
       store(weights + k, e);
       sums += e;
     }
