@@ -59,8 +59,9 @@ export function join(measurements) {
 }
 
 /**
- * A row's floor and the times over it, from runs [{ ms, reads }] that each have the bandwidth before and after them: medians of
- * the steady ones. Rows without such runs are held against the bandwidth of the whole comparison.
+ * A row's floor and the times over it, from runs [{ ms, reads }] that each have the bandwidth before and after them: the median of
+ * the steady ones' times over their own floors, and the floor that `ms` has by that. Rows without such runs are held against the
+ * bandwidth of the whole comparison.
  */
 export function against(floorOf, machine, ms, all) {
   const runs = steady(all);
@@ -68,11 +69,11 @@ export function against(floorOf, machine, ms, all) {
     const floorMs = floorOf(machine);
     return { floorMs, overFloor: floorMs === null ? null : ms / floorMs };
   }
-  const found = runs.map((run) => ({ ms: run.ms, floorMs: floorOf({ ...machine, readGBs: run.readGBs }) }));
+  const overFloor = median(runs.map((run) => run.ms / floorOf({ ...machine, readGBs: run.readGBs })));
   const reads = runs.map(({ readGBs }) => readGBs);
   return {
-    floorMs: median(found.map(({ floorMs }) => floorMs)),
-    overFloor: median(found.map((run) => run.ms / run.floorMs)),
+    floorMs: ms / overFloor,
+    overFloor,
     readGBs: { median: median(reads), min: Math.min(...reads), max: Math.max(...reads), runs: runs.length },
   };
 }
