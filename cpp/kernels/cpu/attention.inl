@@ -299,8 +299,8 @@ void attend_all(const Attention& a) {
       some.out += q * a.dim;
       some.top += q;
       some.mass += q;
-      if (some.heads * some.group % kLanes == 0) {
-        a.dim == 128 ? attend_some<kLanes, 128, T>(some) : attend_some<kLanes, 0, T>(some);
+      if (some.heads * some.group % kMany == 0) {
+        a.dim == 128 ? attend_some<kMany, 128, T>(some) : attend_some<kMany, 0, T>(some);
       } else {
         a.dim == 128 ? attend_some<kFour, 128, T>(some) : attend_some<kFour, 0, T>(some);
       }

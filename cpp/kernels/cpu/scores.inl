@@ -4,15 +4,17 @@
 namespace c2c::C2C_ISA {
 
 // Rows are gone through in spans: all keys of a span, then all its values, each in the order in which memory has them.
-// A step of scores fills a vector, with a lane for each of its rows and queries: J queries of one row where their
-// number fills whole vectors, so that a row's heads are read one after the other, else of four queries and a few rows.
+// A step of scores fills a vector, with a lane for each of its rows and queries: J queries of one row where a vector is
+// long and their number fills whole ones, so that a row's heads are read one after the other, else four queries and a
+// few rows, which share what it takes to make queries of bf16 floats.
 // A step of sums takes a few rows with all that lies in them. More rows than a handful would compete for a set of the
 // first-level cache: they are often a power of two apart.
-constexpr int64_t kSpan = 32;         // rows whose scores are held at a time
-constexpr int64_t kQueries = 64;      // most query heads in a pass
-constexpr int64_t kFour = 4;          // fewest queries of a step of scores
-constexpr int64_t kMixed = 8;         // rows of a step of sums
-constexpr int64_t kTwo = 2 * kLanes;  // values of a row that are taken at a time
+constexpr int64_t kSpan = 32;                             // rows whose scores are held at a time
+constexpr int64_t kQueries = 64;                          // most query heads in a pass
+constexpr int64_t kFour = 4;                              // fewest queries of a step of scores
+constexpr int64_t kMany = kLanes >= 16 ? kLanes : kFour;  // most queries of one
+constexpr int64_t kMixed = 8;                             // rows of a step of sums
+constexpr int64_t kTwo = 2 * kLanes;                      // values of a row that are taken at a time
 template <int64_t J>
 constexpr int64_t kRowsOf = kLanes / J;  // rows of a step of scores
 
