@@ -1,101 +1,12 @@
 // Several turns on one channel: what is reused, and that the outcome is that of a fresh run.
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { planOf } from "../dist/evaluate/subject.js";
-import { connect, createPrefixStore, evaluate, loadFuser, loadModel } from "../dist/index.js";
-import { liveHandles } from "../dist/testing.js";
-import { changedFuser, ownSharer, widen } from "./fusers.mjs";
-import { keeping } from "./support/handles.mjs";
-import { fails } from "./support.mjs";
+import { connect } from "../dist/index.js";
+import { answer, channelOf, check, close, compare, linksOf, questions, receiver, sharers } from "./support/turns.mjs";
 
-const folder = (name) => ({ kind: "folder", path: fileURLToPath(new URL(`../models/pair/${name}`, import.meta.url)) });
-const float32 = { dtype: "float32" };
 fc.configureGlobal({ includeErrorInReport: true });
-let receiver;
-let twins;
-let sharers;
-const loaded = [];
-let folders = "";
-/** A sharer for each fuser. */
-async function links(model, fusers) {
-  const made = [];
-  for (const fuser of fusers) {
-    const sharer = await loadModel(model, float32);
-    made.push({ sharer, fuser: await loadFuser(fuser, { receiver, sharer }, float32) });
-  }
-  loaded.unshift(...made.map(({ fuser }) => fuser), ...made.map(({ sharer }) => sharer));
-  return made;
-}
-/** Where it was not trained to be, the fuser at its strength would make numbers so large that rounding shows. */
-function gentle(name, values, shape) {
-  return /proj_out/.test(name) ? { values: values.map((x) => x / 10), shape } : undefined;
-}
-test.before(async () => {
-  receiver = await loadModel(folder("receiver"), float32);
-  loaded.push(receiver);
-  folders = await mkdtemp(join(tmpdir(), "c2c-turns-"));
-  const weak = (name) => ({ kind: "folder", path: join(folders, name) });
-  const [first] = await links(folder("sharer"), [folder("fuser")]);
-  await changedFuser(first.fuser, weak("second").path, gentle);
-  sharers = [first, ...(await links(folder("sharer"), [weak("second")]))];
-  // "same" is for sharers of the receiver's vocabulary.
-  await changedFuser(first.fuser, weak("twin").path, (...tensor) => gentle(...tensor) ?? widen(...tensor), ownSharer);
-  twins = await links(folder("receiver"), [weak("twin"), weak("twin")]);
-});
-const { keep, check } = keeping(test);
-test.after(async () => {
-  for (const handle of loaded) await handle.dispose();
-  await rm(folders, { recursive: true });
-});
-
-/** As near as fresh runs in other pieces are. */
-function close(actual, expected, what) {
-  assert.is(actual.length, expected.length, what);
-  const apart = actual.reduce((most, x, i) => Math.max(most, Math.abs(x - expected[i])), 0);
-  const largest = expected.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-  assert.ok(apart < 1e-4 + 1e-5 * largest, `${what}: ${apart} apart, ${largest} at most`);
-}
-/** Links from short words: a strategy for each sharer, "+" where the response is fused too. */
-function linksOf(words) {
-  return words.map((word, i) => {
-    const span = word.endsWith("+") ? "prompt-and-response" : "prompt";
-    const align = word.replace("+", "");
-    return { ...(align === "same" ? twins : sharers)[i], align, span };
-  });
-}
-function channelOf(words, options) {
-  return keep(connect(receiver, linksOf(words), options));
-}
-
-/** The prompt on a channel and on a fresh one: caches, logits and reports agree. Returns what was reused. */
-async function compare(channel, words, order, prompt) {
-  const fresh = keep(connect(receiver, linksOf(words), { order, prefixes: false }));
-  const [ours, theirs] = [await channel.prefill(prompt), await fresh.prefill(prompt)];
-  const caches = [keep(ours.cache), keep(theirs.cache)];
-  const rows = ours.cache.length;
-  assert.equal([...ours.cache.tokens], [...theirs.cache.tokens]);
-  assert.equal([...ours.cache.positions], [...theirs.cache.positions]);
-  close(ours.logits, theirs.logits, "logits");
-  for (let layer = 0; layer < receiver.shape.layers; layer++) {
-    for (const part of ["key", "value"]) {
-      const where = `${part} of layer ${layer}, ${ours.reused.receiver} of ${rows} rows reused`;
-      close(ours.cache.read(layer, part), theirs.cache.read(layer, part), where);
-    }
-  }
-  assert.equal(
-    ours.reports.map(({ positions }) => positions),
-    theirs.reports.map(({ positions }) => positions),
-  );
-  assert.is(ours.cache.reused, ours.reused.receiver);
-  assert.equal(theirs.reused, { receiver: 0, sharers: words.map(() => 0) });
-  for (const handle of [...caches, fresh]) handle.dispose();
-  return { ...ours.reused, rows, reports: [ours.reports, theirs.reports] };
-}
 
 const settings = [
   { words: ["same"], order: "sequential" },
@@ -110,12 +21,6 @@ const settings = [
 ];
 // The template's rows behind the last message.
 const tail = 5;
-const questions = [
-  "Which fruit does Livia Ridley prefer?",
-  "Tell me the profession of Thea Ibsen.",
-  "And why is that so?",
-  "Hm.",
-];
 
 for (const { words, order, edited } of settings) {
   const name = `${words.join(", ") || "no sharer"} (${order})`;
@@ -258,9 +163,6 @@ for (const { words, order } of settings.filter(({ rows }) => rows)) {
   });
 }
 
-const ask = (content) => [{ role: "user", content }];
-const answer = (channel, messages, options) => channel.generate(messages, { maxNewTokens: 4, eos: [], ...options });
-
 check("what changes in the history ends the reuse there", async () => {
   const channel = channelOf(["bytes"]);
   const messages = questions.map((content, i) => ({ role: i % 2 ? "assistant" : "user", content })).slice(0, 3);
@@ -274,31 +176,6 @@ check("what changes in the history ends the reuse there", async () => {
     reused.push(had.receiver);
   }
   assert.ok(reused[0] > reused[1] && reused[1] > reused[2], reused.join(" "));
-});
-
-check("one store for several channels: only the same links share fused rows, all share sharers' rows", async () => {
-  const store = keep(createPrefixStore());
-  const reused = async (words, options) => {
-    const channel = channelOf(words, { prefixes: store, ...options });
-    const { cache, reused: had } = await channel.prefill(ask(questions[0]));
-    cache.dispose();
-    channel.dispose();
-    return had;
-  };
-  const none = await reused(["bytes", "bytes"]);
-  assert.equal(none, { receiver: 0, sharers: [0, 0] });
-  const again = await reused(["bytes", "bytes"]);
-  assert.ok(again.receiver > 0 && again.sharers[1] > 0);
-  const other = await reused(["bytes", "bytes"], { order: "parallel" });
-  assert.is(other.receiver, 0);
-  assert.equal(other.sharers, again.sharers);
-  const one = await reused(["bytes"]);
-  assert.is(one.receiver, 0);
-  assert.is(one.sharers[0], again.sharers[0]);
-  // Where the response is fused too, the prompt is fused as ever.
-  const response = await reused(["bytes+"]);
-  assert.is(response.receiver, again.receiver);
-  assert.ok(store.entries.some(({ fused }) => fused) && store.entries.some(({ fused }) => !fused));
 });
 
 check("the receiver's tokens are the same, a sharer's are not", async () => {
@@ -327,74 +204,6 @@ check("the receiver's tokens are the same, a sharer's are not", async () => {
   }
 });
 
-check("what a caller put into a store is not a channel's", async () => {
-  const store = keep(createPrefixStore());
-  const { tokens } = await receiver.encode(questions[0]);
-  const cache = keep(await receiver.prefill(tokens));
-  const { kvHeads, headDim } = receiver.shape;
-  for (let layer = 0; layer < receiver.shape.layers; layer++)
-    cache.write(layer, "value", 0, new Float32Array(tokens.length * kvHeads * headDim));
-  store.put(cache);
-  await compare(channelOf(["same"], { prefixes: store }), ["same"], "sequential", questions[0]);
-  await compare(channelOf(["same+"], { prefixes: store }), ["same+"], "sequential", questions[0]);
-});
-
-check("nothing is kept: prefixes false, evaluation, a budget of nothing", async () => {
-  for (const prefixes of [false, keep(createPrefixStore({ bytes: 0 }))]) {
-    const channel = channelOf(["bytes"], { prefixes });
-    for (let turn = 0; turn < 2; turn++) {
-      const { timings } = await answer(channel, ask(questions[0])).done();
-      assert.equal(timings.reused, { receiver: 0, sharers: [0] });
-      assert.is(liveHandles().cache, 0);
-    }
-  }
-  const store = keep(createPrefixStore());
-  const channel = channelOf(["bytes"], { prefixes: store });
-  const task = {
-    name: "two",
-    method: "exact",
-    questions: questions.slice(0, 2).map((content, i) => ({ id: `${i}`, messages: ask(content), answer: "no" })),
-  };
-  for await (const event of evaluate(channel, task)) assert.ok(event);
-  assert.is(store.entries.length, 0);
-});
-
-check("aborts and errors leave nothing that is not whole", async () => {
-  const store = keep(createPrefixStore());
-  const channel = channelOf(["same+", "bytes"], { prefixes: store });
-  const long = ask(questions.join(" ").repeat(6));
-  let late = 0;
-  for (let i = 0; i < 12; i++) {
-    const controller = new AbortController();
-    const work = channel.prefill(long, { signal: controller.signal });
-    const timer = setTimeout(() => controller.abort(new Error("enough")), i * 2);
-    const result = await work.catch(({ message }) => message);
-    clearTimeout(timer);
-    if (result === "enough") assert.is(store.entries.length, 0);
-    else {
-      result.cache.dispose();
-      store.clear();
-      late += 1;
-    }
-  }
-  assert.ok(late < 12, "no run was aborted");
-  // In the middle of an answer: what was read until then is whole, and the next turn goes on from it.
-  const controller = new AbortController();
-  const messages = ask(questions[0]);
-  let text = "";
-  const failed = await (async () => {
-    for await (const event of answer(channel, messages, { maxNewTokens: 50, signal: controller.signal })) {
-      text += event.text;
-      if (event.index === 5) controller.abort(new Error("enough"));
-    }
-  })().catch(({ message }) => message);
-  assert.is(failed, "enough");
-  assert.ok(store.entries.length > 0);
-  const next = [...messages, { role: "assistant", content: text }, ...ask(questions[1])];
-  const { receiver: rows } = await compare(channel, ["same+", "bytes"], "sequential", next);
-  assert.ok(rows > 0);
-});
-
 check("two at once on one channel are both right", async () => {
   const channel = channelOf(["same", "bytes"]);
   const alone = channelOf(["same", "bytes"], { prefixes: false });
@@ -410,51 +219,6 @@ check("two at once on one channel are both right", async () => {
   const expected = [];
   for (const contents of turns) expected.push(await talk(alone, contents));
   assert.equal(await Promise.all(turns.map((contents) => talk(channel, contents))), expected);
-});
-
-check("a small budget holds, whatever is said", async () => {
-  const first = channelOf(["bytes"]);
-  const { cache } = await first.prefill(ask(questions[0]));
-  const { bytes } = cache;
-  cache.dispose();
-  first.dispose();
-  const store = keep(createPrefixStore({ bytes: 3 * bytes }));
-  const channel = channelOf(["bytes"], { prefixes: store });
-  const messages = [];
-  for (const content of questions) {
-    messages.push({ role: "user", content });
-    await compare(channel, ["bytes"], "sequential", messages);
-    assert.ok(store.bytes <= store.limit, `${store.bytes} of ${store.limit}`);
-  }
-});
-
-check("what ends with what", async () => {
-  const store = createPrefixStore();
-  const pair = (await links(folder("sharer"), [folder("fuser")]))[0];
-  const channel = keep(connect(receiver, [pair], { prefixes: store }));
-  await answer(channel, ask(questions[0])).done();
-  assert.is(store.entries.length, 2);
-  await pair.fuser.dispose();
-  assert.equal(
-    store.entries.map(({ fused }) => fused),
-    [false],
-  );
-  await pair.sharer.dispose();
-  assert.is(store.entries.length, 0);
-  const other = channelOf(["bytes"], { prefixes: store });
-  await answer(other, ask(questions[0])).done();
-  const running = answer(other, ask(questions[1]));
-  const events = running[Symbol.asyncIterator]();
-  await events.next();
-  store.dispose();
-  assert.is((await running.done()).timings.newTokens, 4);
-  assert.is(liveHandles().cache, 0);
-  await fails(other.prefill(ask("hello")), "DISPOSED", /store/);
-  const own = channelOf(["bytes"]);
-  await answer(own, ask(questions[0])).done();
-  assert.ok(liveHandles().cache > 0);
-  own.dispose();
-  assert.is(liveHandles().cache, 0);
 });
 
 test.run();
