@@ -1,93 +1,52 @@
-import { Worker } from "node:worker_threads";
-import { C2CError } from "../errors.js";
-import type { VocabularyTable } from "./vocabulary.js";
-import type { PlainError, Reply, Request } from "./worker.js";
+import type { EncoderParts } from "./encoder.js";
+import type { TokenizerParts } from "./read.js";
+import { Thread } from "./thread.js";
 
-interface Pending {
-  resolve(reply: Reply): void;
-  reject(error: unknown): void;
-}
-
-let worker: Worker | null = null;
-let nextId = 1;
-let nextKey = 1;
-const pending = new Map<number, Pending>();
-
-function revive(error: PlainError): Error {
-  if (error.code !== null && error.details !== null) return new C2CError(error.code, error.details, error.message);
-  return new Error(error.message);
-}
-
-function settle(id: number): Pending | undefined {
-  const entry = pending.get(id);
-  pending.delete(id);
-  if (pending.size === 0) worker?.unref();
-  return entry;
-}
-
-/** Every waiting request fails; the next one starts a new worker, which loads what it needs again. */
-function lost(gone: Worker, cause: unknown): void {
-  if (worker !== gone) return;
-  worker = null;
-  const waiting = [...pending.values()];
-  pending.clear();
-  for (const entry of waiting) entry.reject(cause);
-}
-
-/**
- * A large vocabulary makes much garbage while it is read and lives long: with little room for young objects the thread takes 70 MB less,
- * and no longer. The heap as a whole may grow as far as without it.
- */
-const resourceLimits = { maxYoungGenerationSizeMb: 6 };
-
-function start(): Worker {
-  const options = { name: "cache-to-cache tokens", execArgv: [], resourceLimits };
-  const started = new Worker(new URL("./worker.js", import.meta.url), options);
-  started.on("message", (reply: Reply) => {
-    const entry = settle(reply.id);
-    if (reply.kind === "failed") entry?.reject(revive(reply.error));
-    else entry?.resolve(reply);
-  });
-  started.on("error", (error) => lost(started, error));
-  started.on("exit", (code) => lost(started, new Error(`the tokenizer thread stopped (exit code ${code})`)));
-  started.unref();
-  return started;
-}
-
-/** Sends a request; the process stays alive until its reply is there. */
-function ask(make: (id: number) => Request): Promise<Reply> {
-  worker ??= start();
-  const target = worker;
-  const id = nextId++;
-  return new Promise((resolve, reject) => {
-    pending.set(id, { resolve, reject });
-    target.ref();
-    target.postMessage(make(id));
-  });
-}
-
-/** A tokenizer that lives in the shared worker thread. */
+/** A tokenizer that lives in the shared encoding thread. */
 export interface RemoteTokenizer {
   readonly key: number;
   readonly folder: string;
+  readonly encoder: EncoderParts | null;
 }
 
-/** Forgets a tokenizer in the worker, if there is a worker. */
+/** A large vocabulary is ten times its size while it is read: the thread that reads it ends, and all that goes with it at once. */
+const reading = new Thread({ name: "cache-to-cache vocabulary" }, false);
+
+/** Keys that the encoding thread holds. */
+const held = new Set<number>();
+
+/** What encoding leaves behind is short-lived; little room for young objects keeps the thread small. */
+const resourceLimits = { maxYoungGenerationSizeMb: 6 };
+const encoding = new Thread({ name: "cache-to-cache tokens", resourceLimits }, true, () => held.clear());
+
+let nextKey = 1;
+
+/** The encoding thread holds `remote` ready; after a thread was lost, the next one does. */
+function hold({ key, folder, encoder }: RemoteTokenizer): void {
+  encoding.start();
+  if (held.has(key)) return;
+  held.add(key);
+  encoding.tell({ kind: "open", key, folder, encoder });
+}
+
+/** Forgets a tokenizer in the encoding thread, if there is one. */
 export function dropRemote(key: number): void {
-  worker?.postMessage({ kind: "drop", key } satisfies Request);
+  if (held.delete(key) && encoding.running) encoding.tell({ kind: "drop", key });
 }
 
-/** Loads tokenizer.json and tokenizer_config.json of `folder` in the worker. FILE_INVALID, IO_FAILED, UNSUPPORTED. */
+/** Loads tokenizer.json and tokenizer_config.json of `folder`. FILE_INVALID, IO_FAILED, UNSUPPORTED. */
 export async function loadRemote(
   folder: string,
   signal?: AbortSignal,
-): Promise<{ remote: RemoteTokenizer; table: VocabularyTable; config: Readonly<Record<string, unknown>> }> {
+): Promise<{ remote: RemoteTokenizer } & Omit<TokenizerParts, "encoder">> {
   signal?.throwIfAborted();
-  const key = nextKey++;
-  const request = ask((id) => ({ kind: "load", id, key, folder }));
-  const reply = await abortable(request, signal, () => dropRemote(key));
-  if (reply.kind !== "loaded") throw new Error("the tokenizer thread gave another answer");
-  return { remote: { key, folder }, table: reply.table, config: reply.config };
+  const request = reading.ask((id) => ({ kind: "read", id, folder }));
+  const reply = await abortable(request, signal);
+  if (reply.kind !== "read") throw new Error("the tokenizer thread gave another answer");
+  const { table, config, encoder } = reply.parts;
+  const remote = { key: nextKey++, folder, encoder };
+  hold(remote); // its thread starts while the model is loaded
+  return { remote, table, config };
 }
 
 interface Wanted {
@@ -118,10 +77,13 @@ export function encodeRemote(remote: RemoteTokenizer, texts: readonly string[]):
 
 function send(remote: RemoteTokenizer, wanted: readonly Wanted[]): void {
   const texts = wanted.flatMap((one) => one.texts);
-  const encoded = ask((id) => ({ kind: "encode", id, ...remote, texts })).then((reply) => {
-    if (reply.kind !== "encoded") throw new Error("the tokenizer thread gave another answer");
-    return texts.map((_, i) => reply.ids.slice(i === 0 ? 0 : reply.ends[i - 1], reply.ends[i]));
-  });
+  hold(remote);
+  const encoded = encoding
+    .ask((id) => ({ kind: "encode", id, key: remote.key, texts }))
+    .then((reply) => {
+      if (reply.kind !== "encoded") throw new Error("the tokenizer thread gave another answer");
+      return texts.map((_, i) => reply.ids.slice(i === 0 ? 0 : reply.ends[i - 1], reply.ends[i]));
+    });
   encoded.then(
     (ids) => {
       let first = 0;
@@ -138,11 +100,11 @@ function send(remote: RemoteTokenizer, wanted: readonly Wanted[]): void {
   );
 }
 
-function abortable<T>(job: Promise<T>, signal: AbortSignal | undefined, late: () => void): Promise<T> {
+function abortable<T>(job: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return job;
   return new Promise<T>((resolve, reject) => {
     const stop = () => {
-      job.then(late, () => undefined);
+      job.catch(() => undefined);
       reject(signal.reason);
     };
     signal.addEventListener("abort", stop, { once: true });

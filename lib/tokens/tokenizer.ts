@@ -2,6 +2,7 @@ import type { Message } from "../types.js";
 import { dropRemote, encodeRemote, loadRemote, type RemoteTokenizer } from "./client.js";
 import { bytePlaces, findContents, type MessageSpan, tokenSpans } from "./spans.js";
 import { TokenStream } from "./stream.js";
+import { NameTable } from "./tables.js";
 import { ChatTemplate, findTemplate, type RenderOptions, type TemplateSource } from "./template.js";
 import type { VocabularyTable } from "./vocabulary.js";
 
@@ -45,8 +46,8 @@ export class Tokenizer {
   readonly #table: VocabularyTable;
   readonly #template: ChatTemplate;
   readonly #marked = new Map<string, string>();
+  readonly #names: NameTable;
   #added: Map<string, number> | null = null;
-  #ids: Map<string, number> | null = null;
 
   private constructor(
     remote: RemoteTokenizer,
@@ -56,6 +57,7 @@ export class Tokenizer {
   ) {
     this.#remote = remote;
     this.#table = table;
+    this.#names = new NameTable(table.names);
     this.vocabulary = table.fingerprint;
     this.size = table.size;
     const names: Record<string, string> = {};
@@ -119,23 +121,19 @@ export class Tokenizer {
 
   /** The token's vocabulary string; empty for an id that the vocabulary does not hold. */
   name(id: number): string {
-    const { names, nameEnds } = this.#table;
-    return id < this.size ? names.slice(id === 0 ? 0 : nameEnds[id - 1], nameEnds[id]) : "";
+    return this.#names.name(id);
   }
 
   /** The id of a vocabulary string (of an added token its content). */
   idOf(token: string): number | undefined {
-    if (token === "") return undefined;
-    this.#added ??= this.#index((flags) => flags !== 0);
-    const id = this.#added.get(token);
-    if (id !== undefined) return id;
-    this.#ids ??= this.#index((flags) => flags === 0);
-    return this.#ids.get(token);
+    this.#added ??= this.#addedIds();
+    return this.#added.get(token) ?? this.#names.find(token);
   }
 
-  #index(wanted: (flags: number) => boolean): Map<string, number> {
+  /** An added token's content may be a name of the model's own vocabulary, with another id. */
+  #addedIds(): Map<string, number> {
     const ids = new Map<string, number>();
-    for (const [id, flags] of this.#table.flags.entries()) if (wanted(flags)) ids.set(this.name(id), id);
+    for (const [id, flags] of this.#table.flags.entries()) if (flags !== 0) ids.set(this.name(id), id);
     return ids;
   }
 

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { C2CError } from "../errors.js";
+import { NameTable, type NameTableParts } from "./tables.js";
 
 /** What the main thread needs to know about a vocabulary. Ids without a token have no bytes and an empty name. */
 export interface VocabularyTable {
@@ -13,10 +14,8 @@ export interface VocabularyTable {
   readonly offsets: Uint32Array<ArrayBuffer>;
   /** [size] bit 0: an added token that is marked special; bit 1: an added token. */
   readonly flags: Uint8Array<ArrayBuffer>;
-  /** The tokens' names (vocabulary strings), one after another; `nameEnds[id]` is where that of `id` ends. */
-  readonly names: string;
-  /** [size] */
-  readonly nameEnds: Uint32Array<ArrayBuffer>;
+  /** The tokens' names (vocabulary strings). */
+  readonly names: NameTableParts;
   /** The decoder takes one space off the start of a text. */
   readonly stripsStart: boolean;
 }
@@ -226,12 +225,21 @@ function reader(decoder: unknown, path: string): NameReader {
   return { write, writeAdded: write, stripsStart };
 }
 
+/** A vocabulary as it was read: the table, and names whose ids have another name there (an added token's, as a rule). */
+export interface Vocabulary {
+  readonly table: VocabularyTable;
+  readonly others: readonly (readonly [string, number])[];
+}
+
 /** Every token's bytes, name and flags. `path` is named in errors (FILE_INVALID, UNSUPPORTED). */
-export function buildVocabulary(file: TokenizerFile, path: string): VocabularyTable {
+export function buildVocabulary(file: TokenizerFile, path: string): Vocabulary {
   const { write, writeAdded, stripsStart } = reader(file.decoder, path);
   const names: string[] = [];
+  const others: [string, number][] = [];
   const put = (name: string, id: number) => {
     if (!Number.isInteger(id) || id < 0 || id >= largestId) throw invalid(path, `token id ${id} is out of range`);
+    const earlier = names[id];
+    if (earlier !== undefined && earlier !== name) others.push([earlier, id]);
     names[id] = name;
   };
   for (const [name, id] of entries(file, path)) put(name, id);
@@ -243,9 +251,7 @@ export function buildVocabulary(file: TokenizerFile, path: string): VocabularyTa
   const size = names.length;
   const bytes = new ByteWriter();
   const offsets = new Uint32Array(size + 1);
-  const nameEnds = new Uint32Array(size);
   const flags = new Uint8Array(size);
-  let nameEnd = 0;
   for (let id = 0; id < size; id++) {
     const name = names[id] ?? "";
     const special = added.get(id);
@@ -255,14 +261,13 @@ export function buildVocabulary(file: TokenizerFile, path: string): VocabularyTa
       flags[id] = special ? 3 : 2;
     }
     offsets[id + 1] = bytes.length;
-    nameEnd += name.length;
-    nameEnds[id] = nameEnd;
   }
-  const joined = names.join("");
+  const { parts } = NameTable.of(names);
   const fingerprint = createHash("sha256")
-    .update(joined)
-    .update(new Uint8Array(nameEnds.buffer))
+    .update(names.join(""))
+    .update(new Uint8Array(parts.ends.buffer))
     .update(flags)
     .digest("hex");
-  return { fingerprint, size, bytes: bytes.done(), offsets, flags, names: joined, nameEnds, stripsStart };
+  const table = { fingerprint, size, bytes: bytes.done(), offsets, flags, names: parts, stripsStart };
+  return { table, others };
 }

@@ -1,20 +1,17 @@
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { type MessagePort, parentPort } from "node:worker_threads";
-import { Tokenizer } from "@huggingface/tokenizers";
-import { C2CError, type ErrorCode, type ErrorDetails, ioError } from "../errors.js";
-import { buildVocabulary, checkTokenizerFile, parseObject, type VocabularyTable } from "./vocabulary.js";
+import type { Tokenizer } from "@huggingface/tokenizers";
+import { C2CError, type ErrorCode, type ErrorDetails } from "../errors.js";
+import { createEncoder, createTokenizer, type EncoderParts } from "./encoder.js";
+import { readFiles, readTokenizer, type TokenizerParts } from "./read.js";
 
-/** What the worker is asked. `key` names a loaded tokenizer; `folder` lets the worker load it again if it is not there. */
+/**
+ * What a thread is asked: to read a folder's files, to hold `encoder` ready under `key` (one without parts is read from the folder), to
+ * encode with it, to forget it.
+ */
 export type Request =
-  | { readonly kind: "load"; readonly id: number; readonly key: number; readonly folder: string }
-  | {
-      readonly kind: "encode";
-      readonly id: number;
-      readonly key: number;
-      readonly folder: string;
-      readonly texts: readonly string[];
-    }
+  | { readonly kind: "read"; readonly id: number; readonly folder: string }
+  | { readonly kind: "open"; readonly key: number; readonly folder: string; readonly encoder: EncoderParts | null }
+  | { readonly kind: "encode"; readonly id: number; readonly key: number; readonly texts: readonly string[] }
   | { readonly kind: "drop"; readonly key: number };
 
 /** An error that survives the way between threads. */
@@ -24,72 +21,18 @@ export interface PlainError {
   readonly message: string;
 }
 
-/** What the worker answers. `ids` holds all texts' ids, one after another; `ends[i]` is where those of text i end. */
+/** What a thread answers. `ids` holds all texts' ids, one after another; `ends[i]` is where those of text i end. */
 export type Reply =
-  | {
-      readonly kind: "loaded";
-      readonly id: number;
-      readonly table: VocabularyTable;
-      readonly config: Readonly<Record<string, unknown>>;
-    }
+  | { readonly kind: "read"; readonly id: number; readonly parts: TokenizerParts }
   | { readonly kind: "encoded"; readonly id: number; readonly ids: Uint32Array; readonly ends: Uint32Array }
   | { readonly kind: "failed"; readonly id: number; readonly error: PlainError };
 
-const loaded = new Map<number, Promise<Tokenizer>>();
+const open = new Map<number, Promise<Tokenizer>>();
 
-async function readText(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    throw ioError(error, path, "read");
-  }
-}
-
-function create(json: Record<string, unknown>, config: Record<string, unknown>, path: string): Tokenizer {
-  for (const part of ["normalizer", "pre_tokenizer", "post_processor", "decoder"]) json[part] ??= null;
-  json["added_tokens"] ??= [];
-  try {
-    return new Tokenizer(json, config);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    const unknown = /^Unknown (.+)$/.exec(reason)?.[1];
-    if (unknown !== undefined)
-      throw new C2CError("UNSUPPORTED", { what: `tokenizer part ${unknown}`, supported: [] }, `${path}: ${reason}`);
-    throw new C2CError("FILE_INVALID", { file: path, reason }, `${path}: ${reason}`);
-  }
-}
-
-interface Files {
-  readonly path: string;
-  readonly json: Record<string, unknown>;
-  readonly config: Record<string, unknown>;
-}
-
-async function readFiles(folder: string): Promise<Files> {
-  const path = join(folder, "tokenizer.json");
-  const configPath = join(folder, "tokenizer_config.json");
-  const json = parseObject(await readText(path), path);
-  const config = parseObject(await readText(configPath), configPath);
-  return { path, json, config };
-}
-
-async function load({ id, key, folder }: Extract<Request, { kind: "load" }>): Promise<Reply> {
-  const { path, json, config } = await readFiles(folder);
-  const table = buildVocabulary(checkTokenizerFile(json, path), path);
-  loaded.set(key, Promise.resolve(create(json, config, path)));
-  const { added_tokens_decoder: _, ...settings } = config;
-  return { kind: "loaded", id, table, config: settings };
-}
-
-/** The tokenizer of `key`; read again when this thread has not loaded it. */
-function get(key: number, folder: string): Promise<Tokenizer> {
-  let entry = loaded.get(key);
-  if (!entry) {
-    entry = readFiles(folder).then(({ json, config, path }) => create(json, config, path));
-    loaded.set(key, entry);
-    entry.catch(() => loaded.delete(key));
-  }
-  return entry;
+async function create(folder: string, encoder: EncoderParts | null): Promise<Tokenizer> {
+  if (encoder) return createEncoder(encoder, folder);
+  const { json, config, path } = await readFiles(folder);
+  return createTokenizer(json, config, path);
 }
 
 function encode(
@@ -113,24 +56,28 @@ function plain(error: unknown): PlainError {
   return { code: null, details: null, message: error instanceof Error ? error.message : String(error) };
 }
 
-function buffersOf({ bytes, offsets, flags, nameEnds }: VocabularyTable): ArrayBuffer[] {
-  return [bytes.buffer, offsets.buffer, flags.buffer, nameEnds.buffer];
+async function serve(port: MessagePort, request: Request): Promise<void> {
+  if (request.kind === "drop") open.delete(request.key);
+  else if (request.kind === "open") {
+    const created = create(request.folder, request.encoder);
+    created.catch(() => undefined); // told to those who ask to encode
+    open.set(request.key, created);
+  } else await answer(port, request);
 }
 
-async function serve(port: MessagePort, request: Request): Promise<void> {
-  if (request.kind === "drop") {
-    loaded.delete(request.key);
-    return;
-  }
+async function answer(port: MessagePort, request: Extract<Request, { id: number }>): Promise<void> {
   const { id } = request;
   try {
-    if (request.kind === "load") {
-      const reply = await load(request);
-      port.postMessage(reply, reply.kind === "loaded" ? buffersOf(reply.table) : []);
-    } else {
-      const encoded = encode(await get(request.key, request.folder), request.texts);
-      port.postMessage({ kind: "encoded", id, ...encoded } satisfies Reply, [encoded.ids.buffer, encoded.ends.buffer]);
+    if (request.kind === "read") {
+      const parts = await readTokenizer(request.folder);
+      const { bytes, offsets, flags } = parts.table;
+      port.postMessage({ kind: "read", id, parts } satisfies Reply, [bytes.buffer, offsets.buffer, flags.buffer]);
+      return;
     }
+    const tokenizer = await open.get(request.key);
+    if (!tokenizer) throw new Error(`no tokenizer ${request.key} is open`);
+    const encoded = encode(tokenizer, request.texts);
+    port.postMessage({ kind: "encoded", id, ...encoded } satisfies Reply, [encoded.ids.buffer, encoded.ends.buffer]);
   } catch (error) {
     port.postMessage({ kind: "failed", id, error: plain(error) } satisfies Reply);
   }
