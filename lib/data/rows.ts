@@ -1,10 +1,7 @@
 import { createReadStream } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
 import { extname } from "node:path";
 import { createInterface } from "node:readline";
 import { TextDecoder } from "node:util";
-import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
-import { compressors } from "hyparquet-compressors";
 import { C2CError, ioError } from "../errors.js";
 
 /** One row of a data file, by field name. What a row holds is for its reader to check. */
@@ -19,8 +16,10 @@ export type Row = Readonly<Record<string, unknown>>;
 export async function* readRows(path: string): AsyncGenerator<Row, void> {
   const extension = extname(path).toLowerCase();
   if (extension === ".jsonl") yield* readLines(path);
-  else if (extension === ".parquet") yield* readParquet(path);
-  else {
+  else if (extension === ".parquet") {
+    const { readParquet } = await import("./parquet.js"); // large, and seldom needed
+    yield* readParquet(path);
+  } else {
     const details = { what: `data file ${path}`, supported: [".jsonl", ".parquet"] };
     throw new C2CError("UNSUPPORTED", details, `${path}: rows are read from .jsonl and .parquet`);
   }
@@ -29,6 +28,11 @@ export async function* readRows(path: string): AsyncGenerator<Row, void> {
 /** FILE_INVALID for a file of rows; `reason` says where. */
 export function rowInvalid(file: string, reason: string, cause?: unknown): C2CError<"FILE_INVALID"> {
   return new C2CError("FILE_INVALID", { file, reason }, `${file}: ${reason}`, { cause });
+}
+
+/** An object of JSON or of a row group. */
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 async function* readLines(path: string): AsyncGenerator<Row, void> {
@@ -73,73 +77,4 @@ function parseLine(path: string, number: number, bytes: Uint8Array, decoder: Tex
   }
   if (!isRecord(value)) throw rowInvalid(path, `line ${number} is not a JSON object`);
   return value;
-}
-
-async function* readParquet(path: string): AsyncGenerator<Row, void> {
-  let handle: FileHandle;
-  try {
-    handle = await open(path);
-  } catch (error) {
-    throw ioError(error, path, "open");
-  }
-  try {
-    const file = await buffer(handle, path);
-    const metadata = await parse(path, "the footer", () => parquetMetadataAsync(file));
-    let start = 0;
-    for (const group of metadata.row_groups) {
-      const rowStart = start;
-      const rowEnd = start + Number(group.num_rows);
-      const what = `rows ${rowStart} to ${rowEnd - 1}`;
-      const options = { file, metadata, compressors, rowStart, rowEnd };
-      const rows: readonly unknown[] = await parse(path, what, () => parquetReadObjects(options));
-      if (rows.length !== rowEnd - rowStart) throw rowInvalid(path, `${what}: only ${rows.length} could be read`);
-      for (const row of rows) if (isRecord(row)) yield plainRecord(row);
-      start = rowEnd;
-    }
-  } finally {
-    await handle.close();
-  }
-}
-
-/** Runs a step of the parquet reader; whatever it throws is the file's fault, unless the system refused to read. */
-async function parse<T>(path: string, what: string, step: () => Promise<T>): Promise<T> {
-  try {
-    return await step();
-  } catch (error) {
-    if (error instanceof C2CError) throw error;
-    throw rowInvalid(path, `${what}: ${error instanceof Error ? error.message : error}`, error);
-  }
-}
-
-async function buffer(handle: FileHandle, path: string): Promise<AsyncBuffer> {
-  const system = async <T>(step: () => Promise<T>): Promise<T> => {
-    try {
-      return await step();
-    } catch (error) {
-      throw ioError(error, path, "read");
-    }
-  };
-  const { size } = await system(() => handle.stat());
-  return {
-    byteLength: size,
-    slice: async (start, end = size) => {
-      const bytes = new Uint8Array(Math.max(0, end - start));
-      const { bytesRead } = await system(() => handle.read(bytes, 0, bytes.length, start));
-      return bytes.buffer.slice(0, bytesRead);
-    },
-  };
-}
-
-function plain(value: unknown): unknown {
-  if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : value;
-  if (Array.isArray(value)) return value.map(plain);
-  return isRecord(value) && Object.getPrototypeOf(value) === Object.prototype ? plainRecord(value) : value;
-}
-
-function plainRecord(row: Row): Row {
-  return Object.fromEntries(Object.entries(row).map(([key, value]) => [key, plain(value)]));
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -1,7 +1,6 @@
 import { stat } from "node:fs/promises";
 import { C2CError, ioError } from "../errors.js";
 import type { LoadEvent, Source } from "../types.js";
-import { resolveHub } from "./hub.js";
 
 /** What resolving a source may need beside the source itself. */
 export interface ResolveOptions {
@@ -19,7 +18,10 @@ export async function resolveSource(
   options: ResolveOptions = {},
 ): Promise<string> {
   options.signal?.throwIfAborted();
-  if (source.kind === "hub") return await resolveHub(source, want, options);
+  if (source.kind === "hub") {
+    const { resolveHub } = await import("./hub.js"); // the hub's client is large, and seldom needed
+    return await resolveHub(source, want, options);
+  }
   let isDirectory: boolean;
   try {
     isDirectory = (await stat(source.path)).isDirectory();
