@@ -136,9 +136,11 @@ C2C_INLINE void tile(int64_t rows, const Product& p, int64_t block, const std::b
 template <Store S>
 void all_rows(const Product& p, int64_t block, const std::byte* weight, bool follows) {
   if constexpr (S == Store::kBf16 && kFloatRows)
-    if (p.rows > kRows) return panels<Bf16>(p, block, weight);
-  if constexpr (S == Store::kFloat)
-    if (p.rows > kRows) return panels<float>(p, block, weight);
+    if (p.rows > kRows) return panels<Bf16, false>(p, block, weight);
+  if constexpr (S == Store::kFloat) {
+    if (p.rows >= kLongPanelsFrom) return panels<float, true>(p, block, weight);
+    if (p.rows > kRows) return panels<float, false>(p, block, weight);
+  }
   int64_t parts = (p.rows + kRows - 1) / kRows;
   // A block that several tiles use waits for memory once: the last of them ask for the next one meanwhile. (Panels ask
   // for themselves, so that this is for bfloat16 where a unit multiplies it.)
