@@ -87,7 +87,8 @@ void products(const Kernels& k) {
                                         {5, 7, 65},
                                         {8, 64, 130},
                                         {29, 304, 112},
-                                        {199, 131, 70}}) {
+                                        {199, 131, 70},
+                                        {103, 1100, 130}}) {
       const std::string label = std::string(k.name) + " " + name_of(store) + " product " + std::to_string(rows) + "x" +
                                 std::to_string(in) + "x" + std::to_string(out);
       run(label, [&, rows = rows, in = in, out = out] {
