@@ -47,7 +47,7 @@ StepGraph::StepGraph(const Parts& parts) : p_(parts) {
   tickets_ = at::zeros({kMostRows * s.kv_heads}, wide.dtype(at::kInt));
   const int64_t bytes = kRowBytes + kMostRuns * static_cast<int64_t>(sizeof(CacheRun));
   state_ = at::empty({bytes}, wide.dtype(at::kByte));
-  host_state_ = at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(true));
+  host_state_ = at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(device.is_cuda()));
   stream_ = c10::cuda::getStreamFromPool(false, device.index());
   C10_CUDA_CHECK(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming));
   int major = 0;
@@ -108,7 +108,8 @@ at::Tensor StepGraph::run(const std::vector<Request>& requests, const Batch& bat
     if (found->second == nullptr) found->second = capture(rows, splits);
     C10_CUDA_CHECK(cudaGraphLaunch(found->second, stream_));
   }
-  at::Tensor logits = at::empty({rows, s.vocab}, at::TensorOptions().dtype(at::kFloat).pinned_memory(true));
+  const bool pinned = state_.is_cuda();
+  at::Tensor logits = at::empty({rows, s.vocab}, at::TensorOptions().dtype(at::kFloat).pinned_memory(pinned));
   C10_CUDA_CHECK(
       cudaMemcpyAsync(logits.data_ptr(), logits_.const_data_ptr(), logits.nbytes(), cudaMemcpyDeviceToHost, stream_));
   C10_CUDA_CHECK(cudaStreamSynchronize(stream_));

@@ -8,11 +8,11 @@
 #include <cmath>
 #include <functional>
 
+#include "cuda_device.h"
 #include "fuser/fuser.h"
 
 namespace c2c {
 
-inline const at::Device kDevice(at::kCUDA, 0);
 constexpr int64_t kReceiverLayers = 6, kSharerLayers = 4;
 
 struct Shape {

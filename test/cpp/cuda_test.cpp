@@ -17,8 +17,6 @@ using namespace c2c;
 
 namespace {
 
-const at::Device kDevice(at::kCUDA, 0);
-
 // Shapes that the kernels of single rows take.
 std::vector<Kind> step_kinds() {
   std::vector<Kind> all;

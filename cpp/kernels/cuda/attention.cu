@@ -6,6 +6,7 @@
 #include "kernels/cuda/gate.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/machine.cuh"
 
 namespace c2c::cuda {
 
@@ -31,10 +32,9 @@ __device__ inline const T* value_at(const std::byte* base, int64_t layer, int64_
 template <class T, int G, int L>
 __global__ void __launch_bounds__(kThreads) attend_kernel(Attend p) {
   constexpr int width = Pack<T>::kCount, dim = L * width, together = kWarp / L;
-  extern __shared__ float4 shared4[];
   __shared__ bool last;
   const int group = static_cast<int>(p.heads / p.kv_heads);
-  float* queries = reinterpret_cast<float*>(shared4);  // [group, dim]
+  auto* queries = dynamic_shared<float>();  // [group, dim]
   float* scratch = queries + group * dim;              // [kWarps, dim], then the pieces of the warps
   T* fresh =
       reinterpret_cast<T*>(scratch + max(kWarps * group * (dim + 2),

@@ -4,6 +4,7 @@
 #include "kernels/cuda/gate.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/machine.cuh"
 
 namespace c2c::cuda {
 
@@ -97,9 +98,8 @@ __device__ void rows_in(const RowProduct& p, T* rows, float* sums) {
 // that stand together.
 template <class T, int B, int P, int R, bool kGated>
 __global__ void __launch_bounds__(kThreads) row_product_kernel(RowProduct p, int64_t outputs) {
-  extern __shared__ uint4 shared[];
   __shared__ float sums[B * kWarps];
-  T* rows = reinterpret_cast<T*>(shared);
+  T* rows = dynamic_shared<T>();
   constexpr int width = Pack<T>::kCount;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int packs = static_cast<int>(p.in) / width;

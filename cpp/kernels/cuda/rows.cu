@@ -3,6 +3,7 @@
 #include "kernels/cuda/gate.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/machine.cuh"
 
 namespace c2c::cuda {
 
@@ -75,11 +76,10 @@ __global__ void embed_kernel(const T* table, float scale, const QueryRow* at, in
 // A warp for each head of a row.
 template <class T>
 __global__ void turn_kernel(Turn p, int64_t tasks, int64_t per_row) {
-  extern __shared__ float shared[];
   const int64_t task = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   if (task >= tasks) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, dim = static_cast<int>(p.dim);
-  float* values = shared + threadIdx.x / kWarp * dim;
+  float* values = dynamic_shared<float>() + threadIdx.x / kWarp * dim;
   const int64_t row = task / per_row;
   int64_t head = task % per_row;
   const QueryRow& at = p.at[row];

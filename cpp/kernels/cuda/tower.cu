@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/machine.cuh"
 
 namespace c2c::cuda {
 
@@ -60,9 +61,7 @@ __device__ inline float gelu(float x) {
     p = fmaf(p, t, -0.4588382840156555F);
     p = fmaf(p, t, -1.1511690616607666F);
     p = fmaf(p, t, -0.999998152256012F);
-    float tail;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(tail) : "f"(p));
-    return fmaf(-fabsf(x), tail, fmaxf(x, 0.0F));
+    return fmaf(-fabsf(x), exp2_near(p), fmaxf(x, 0.0F));
   }
 }
 
@@ -137,13 +136,8 @@ __global__ void __launch_bounds__(kThreads) weigh_kernel(TowerBatch x, Weigh w, 
 // d += a · b of 16 rows by 8 heads. Lanes hold 8 neighbouring values of two rows and of one head: which of the sum's
 // terms a value is does not matter, as long as rows and heads agree.
 __device__ inline void multiply(float* d, const uint4& a, const uint4& b, const uint4& heads) {
-  const auto step = [d](uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-  };
-  step(a.x, b.x, a.y, b.y, heads.x, heads.y);
-  step(a.z, b.z, a.w, b.w, heads.z, heads.w);
+  multiply_16x8x16(d, a.x, b.x, a.y, b.y, heads.x, heads.y);
+  multiply_16x8x16(d, a.z, b.z, a.w, b.w, heads.z, heads.w);
 }
 
 __device__ inline uint4 zeros() { return make_uint4(0, 0, 0, 0); }

@@ -1,0 +1,215 @@
+#include "emulator.h"
+
+#include <sys/mman.h>
+
+#include <exception>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#ifndef __x86_64__
+#error "the emulator changes stacks as x86-64 does"
+#endif
+
+// Puts the running fiber's registers on its stack and its stack's place to `from`, and goes on at `to`.
+extern "C" void c2c_emulated_switch(void** from, void* to);
+asm(R"(
+.text
+.type c2c_emulated_switch, @function
+c2c_emulated_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size c2c_emulated_switch, . - c2c_emulated_switch
+)");
+
+namespace emulated {
+
+namespace {
+
+constexpr unsigned kWarp = 32;
+constexpr size_t kStack = size_t{1} << 17;
+
+// Fibers that wait for each other.
+struct Meeting {
+  unsigned arrived = 0, number = 0;
+};
+
+struct Warp {
+  Meeting meeting;
+  unsigned line = 0;
+  std::vector<std::byte> slots[2] = {std::vector<std::byte>(kWarp * kLane), std::vector<std::byte>(kWarp * kLane)};
+};
+
+struct Fiber {
+  unsigned index;
+  void* stack_top;  // where its registers are while another runs
+  const Meeting* waits_for = nullptr;
+  unsigned number = 0;  // of the meeting that it waits for
+  bool ended = false;
+};
+
+struct Block {
+  const std::function<void()>* thread;
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  Meeting all;
+  unsigned living;
+  std::vector<std::byte> shared;
+  std::exception_ptr failed;
+};
+
+std::byte* stacks(size_t count) {
+  static std::byte* memory = nullptr;
+  static size_t held = 0;
+  if (held < count) {
+    if (memory != nullptr) ::munmap(memory, held * kStack);
+    void* made = ::mmap(nullptr, count * kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (made == MAP_FAILED) throw std::bad_alloc();
+    memory = static_cast<std::byte*>(made);
+    held = count;
+  }
+  return memory;
+}
+
+Block* block = nullptr;
+Fiber* running = nullptr;
+void* scheduler = nullptr;  // its stack while a fiber runs
+std::optional<Graph> captured;
+
+void leave() { c2c_emulated_switch(&running->stack_top, scheduler); }
+
+void begin() {
+  try {
+    (*block->thread)();
+  } catch (...) {
+    if (!block->failed) block->failed = std::current_exception();
+  }
+  running->ended = true;
+  --block->living;
+  leave();
+}
+
+void prepare(Fiber& fiber, std::byte* stack) {
+  auto** top = reinterpret_cast<void**>(stack + kStack) - 1;  // aligned as behind a call
+  *--top = reinterpret_cast<void*>(&begin);
+  for (int i = 0; i < 6; ++i) *--top = nullptr;
+  fiber.stack_top = top;
+}
+
+// Waits until `count` fibers are here.
+void meet(Meeting& meeting, unsigned count) {
+  if (++meeting.arrived >= count) {
+    meeting.arrived = 0;
+    ++meeting.number;
+    return;
+  }
+  running->waits_for = &meeting;
+  running->number = meeting.number;
+  leave();
+}
+
+bool waits(const Fiber& fiber) {
+  return fiber.waits_for != nullptr && fiber.waits_for->number == fiber.number;
+}
+
+void run_block() {
+  while (block->living > 0 && !block->failed) {
+    bool moved = false;
+    for (Fiber& fiber : block->fibers) {
+      if (fiber.ended || waits(fiber)) continue;
+      fiber.waits_for = nullptr;
+      running = &fiber;
+      threadIdx = {fiber.index, 0, 0};
+      c2c_emulated_switch(&scheduler, fiber.stack_top);
+      moved = true;
+      // Threads that have ended are not waited for by those that wait for the whole block.
+      if (fiber.ended && block->all.arrived > 0 && block->all.arrived >= block->living) {
+        block->all.arrived = 0;
+        ++block->all.number;
+      }
+    }
+    if (!moved) throw std::logic_error("threads of a block wait for ever");
+  }
+  if (block->failed) std::rethrow_exception(block->failed);
+}
+
+}  // namespace
+
+void run(dim3 grid, dim3 size, size_t shared, const std::function<void()>& thread) {
+  if (size.y != 1 || size.z != 1 || size.x % kWarp != 0) throw std::logic_error("blocks are rows of whole warps here");
+  std::byte* stack = stacks(size.x);
+  Block own;
+  own.thread = &thread;
+  own.fibers.resize(size.x);
+  own.warps.resize(size.x / kWarp);
+  own.shared.resize(shared + 16);
+  block = &own;
+  gridDim = grid;
+  blockDim = size;
+  for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
+    for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
+      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
+        own.living = size.x;
+        own.all = {};
+        for (Warp& warp : own.warps) warp.meeting = {}, warp.line = 0;
+        std::memset(own.shared.data(), 0xff, own.shared.size());
+        for (unsigned i = 0; i < size.x; ++i) {
+          own.fibers[i] = {.index = i, .stack_top = nullptr};
+          prepare(own.fibers[i], stack + i * kStack);
+        }
+        run_block();
+      }
+}
+
+void* dynamic_shared() {
+  const auto at = reinterpret_cast<uintptr_t>(block->shared.data());
+  return block->shared.data() + (16 - at % 16) % 16;
+}
+
+void sync_block() { meet(block->all, block->living); }
+
+Lanes exchange(const void* own, size_t bytes, unsigned line) {
+  if (bytes > kLane) throw std::logic_error("a lane gives too much");
+  const unsigned lane = running->index % kWarp;
+  Warp& warp = block->warps[running->index / kWarp];
+  for (unsigned i = 0; i < kWarp; ++i)
+    if (block->fibers[running->index - lane + i].ended) throw std::logic_error("a lane of an exchanging warp has ended");
+  if (warp.meeting.arrived == 0) warp.line = line;
+  if (warp.line != line) throw std::logic_error("lanes of a warp exchange values at different places");
+  std::vector<std::byte>& slots = warp.slots[warp.meeting.number % 2];
+  if (bytes > 0) std::memcpy(slots.data() + lane * kLane, own, bytes);
+  meet(warp.meeting, kWarp);
+  return {slots.data()};
+}
+
+void submit(std::function<void()> launch) {
+  if (captured) {
+    captured->push_back(std::move(launch));
+  } else {
+    launch();
+  }
+}
+
+void begin_capture() { captured.emplace(); }
+
+Graph end_capture() {
+  Graph graph = std::move(*captured);
+  captured.reset();
+  return graph;
+}
+
+}  // namespace emulated
