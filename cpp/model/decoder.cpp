@@ -116,11 +116,15 @@ Runner* Decoder::fast() const {
 
 std::vector<at::Tensor> Decoder::forward(std::vector<Request>& requests, const CancelFlag& cancel) const {
   Runner* packed = fast();
-  if (packed == nullptr) return plain_forward(requests, cancel);
+  return packed == nullptr ? plain_forward(requests, cancel) : forward_on(*packed, requests, cancel);
+}
+
+std::vector<at::Tensor> Decoder::forward_on(Runner& runner, std::vector<Request>& requests,
+                                            const CancelFlag& cancel) const {
   const Batch batch = prepare(requests);
   if (batch.tokens.empty()) return std::vector<at::Tensor>(requests.size());
   check(cancel);
-  auto results = packed->forward(requests, batch, cancel);
+  auto results = runner.forward(requests, batch, cancel);
   commit(requests);
   return results;
 }

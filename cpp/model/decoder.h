@@ -37,6 +37,9 @@ class Decoder {
   // weight requires grad. One thread at a time.
   std::vector<at::Tensor> forward(std::vector<Request>& requests, const CancelFlag& cancel) const;
 
+  // The same on a runner of the caller's, made of this decoder's spec and weights.
+  std::vector<at::Tensor> forward_on(Runner& runner, std::vector<Request>& requests, const CancelFlag& cancel) const;
+
   // The same on plain ATen operations, whatever the weights require.
   std::vector<at::Tensor> plain_forward(std::vector<Request>& requests, const CancelFlag& cancel) const;
 

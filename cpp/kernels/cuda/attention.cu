@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Attend p) {
   __shared__ bool last;
   const int group = static_cast<int>(p.heads / p.kv_heads);
   auto* queries = dynamic_shared<float>();  // [group, dim]
-  float* scratch = queries + group * dim;              // [kWarps, dim], then the pieces of the warps
+  float* scratch = queries + group * dim;   // [kWarps, dim], then the pieces of the warps
   T* fresh =
       reinterpret_cast<T*>(scratch + max(kWarps * group * (dim + 2),
                                          2 * group * static_cast<int>(p.splits)));  // key and value of the new row

@@ -1,5 +1,5 @@
-// As much of CUDA's runtime as cpp/kernels/cuda and cpp/cuda use, on the emulator: one device, streams that run what they
-// are given at once, memory that is everybody's.
+// As much of CUDA's runtime as cpp/kernels/cuda and cpp/cuda use, on the emulator: one device, streams that run what
+// they are given at once, memory that is everybody's.
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -50,8 +50,9 @@ struct Meeting {
 
 struct Warp {
   Meeting meeting;
+  unsigned living = kWarp;
   unsigned line = 0;
-  std::vector<std::byte> slots[2] = {std::vector<std::byte>(kWarp * kLane), std::vector<std::byte>(kWarp * kLane)};
+  std::vector<std::byte> slots[2] = {std::vector<std::byte>(kWarp * kLane), std::vector<std::byte>(kWarp* kLane)};
 };
 
 struct Fiber {
@@ -90,7 +91,27 @@ Fiber* running = nullptr;
 void* scheduler = nullptr;  // its stack while a fiber runs
 std::optional<Graph> captured;
 
-void leave() { c2c_emulated_switch(&running->stack_top, scheduler); }
+bool can_run(const Fiber& fiber) {
+  return !fiber.ended && (fiber.waits_for == nullptr || fiber.waits_for->number != fiber.number);
+}
+
+void go_on(Fiber& fiber, void** from) {
+  fiber.waits_for = nullptr;
+  running = &fiber;
+  threadIdx = {fiber.index, 0, 0};
+  c2c_emulated_switch(from, fiber.stack_top);
+}
+
+// Lets the next lane of the warp run, or else another warp.
+void leave() {
+  void** own = &running->stack_top;
+  Fiber* lanes = &block->fibers[running->index / kWarp * kWarp];
+  for (unsigned i = 1; i < kWarp; ++i) {
+    Fiber& next = lanes[(running->index + i) % kWarp];
+    if (can_run(next)) return go_on(next, own);
+  }
+  c2c_emulated_switch(own, scheduler);
+}
 
 void begin() {
   try {
@@ -99,7 +120,13 @@ void begin() {
     if (!block->failed) block->failed = std::current_exception();
   }
   running->ended = true;
+  --block->warps[running->index / kWarp].living;
   --block->living;
+  // Those that wait for the whole block do not wait for who has ended.
+  if (block->all.arrived > 0 && block->all.arrived >= block->living) {
+    block->all.arrived = 0;
+    ++block->all.number;
+  }
   leave();
 }
 
@@ -122,25 +149,13 @@ void meet(Meeting& meeting, unsigned count) {
   leave();
 }
 
-bool waits(const Fiber& fiber) {
-  return fiber.waits_for != nullptr && fiber.waits_for->number == fiber.number;
-}
-
 void run_block() {
   while (block->living > 0 && !block->failed) {
     bool moved = false;
     for (Fiber& fiber : block->fibers) {
-      if (fiber.ended || waits(fiber)) continue;
-      fiber.waits_for = nullptr;
-      running = &fiber;
-      threadIdx = {fiber.index, 0, 0};
-      c2c_emulated_switch(&scheduler, fiber.stack_top);
+      if (!can_run(fiber)) continue;
+      go_on(fiber, &scheduler);
       moved = true;
-      // Threads that have ended are not waited for by those that wait for the whole block.
-      if (fiber.ended && block->all.arrived > 0 && block->all.arrived >= block->living) {
-        block->all.arrived = 0;
-        ++block->all.number;
-      }
     }
     if (!moved) throw std::logic_error("threads of a block wait for ever");
   }
@@ -165,7 +180,7 @@ void run(dim3 grid, dim3 size, size_t shared, const std::function<void()>& threa
       for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
         own.living = size.x;
         own.all = {};
-        for (Warp& warp : own.warps) warp.meeting = {}, warp.line = 0;
+        for (Warp& warp : own.warps) warp.meeting = {}, warp.living = kWarp, warp.line = 0;
         std::memset(own.shared.data(), 0xff, own.shared.size());
         for (unsigned i = 0; i < size.x; ++i) {
           own.fibers[i] = {.index = i, .stack_top = nullptr};
@@ -186,8 +201,7 @@ Lanes exchange(const void* own, size_t bytes, unsigned line) {
   if (bytes > kLane) throw std::logic_error("a lane gives too much");
   const unsigned lane = running->index % kWarp;
   Warp& warp = block->warps[running->index / kWarp];
-  for (unsigned i = 0; i < kWarp; ++i)
-    if (block->fibers[running->index - lane + i].ended) throw std::logic_error("a lane of an exchanging warp has ended");
+  if (warp.living < kWarp) throw std::logic_error("a lane of an exchanging warp has ended");
   if (warp.meeting.arrived == 0) warp.line = line;
   if (warp.line != line) throw std::logic_error("lanes of a warp exchange values at different places");
   std::vector<std::byte>& slots = warp.slots[warp.meeting.number % 2];
