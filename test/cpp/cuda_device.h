@@ -21,6 +21,13 @@ constexpr bool kEmulated = false;
 inline const at::Device kDevice(at::kCUDA, 0);
 #endif
 
+// Whether only what is over soon is wanted.
+#ifdef C2C_SANITIZED
+constexpr bool kShort = true;
+#else
+constexpr bool kShort = false;
+#endif
+
 inline bool cuda_device() {
   if (kEmulated) return true;
   if (cuda::compiled() && at::globalContext().hasCUDA() && at::detail::getCUDAHooks().deviceCount() > 0) return true;

@@ -45,10 +45,10 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Attend p) {
   let_next_start();
   // Rows of earlier steps, and what says where they lie, were there before the kernel in front began.
   const QueryRow at = p.at[r];
-  const float* turns = p.turns + r * dim;
   const int each = (at.seen + static_cast<int>(p.splits) - 1) / static_cast<int>(p.splits);
   const int begin = split * each, end = min(begin + each, at.seen);
   const bool raw = p.inputs != nullptr;
+  const float* turns = raw ? p.turns + r * dim : nullptr;
   const bool brings = raw && at.place != nullptr && begin < at.seen && end == at.seen;  // the new row is this block's
 
   const int stop = brings ? end - 1 : end;
