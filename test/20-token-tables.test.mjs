@@ -1,14 +1,16 @@
 // Vocabularies in tables: they say what maps of strings would, and a tokenizer on them gives the ids that the library's own gives.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
 import fc from "fast-check";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { createEncoder, createTokenizer } from "../dist/tokens/encoder.js";
+import { dropRemote, encodeRemote, loadRemote } from "../dist/tokens/client.js";
+import { createEncoder } from "../dist/tokens/encoder.js";
 import { Tokenizer } from "../dist/tokens/index.js";
-import { readFiles, readTokenizer } from "../dist/tokens/read.js";
+import { readTokenizer } from "../dist/tokens/read.js";
 import { MergeTable, NameTable } from "../dist/tokens/tables.js";
 import { Thread } from "../dist/tokens/thread.js";
 
@@ -56,10 +58,12 @@ test("ranks of pairs: a later one replaces an earlier", () => {
 
 /** The library's ids and those of a tokenizer on tables. */
 async function both(path) {
-  const { json, config } = await readFiles(path);
+  const read = (name) => JSON.parse(readFileSync(join(path, name), "utf8"));
+  const parts = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, added_tokens: [] };
+  const library = new LibraryTokenizer({ ...parts, ...read("tokenizer.json") }, read("tokenizer_config.json"));
   const { encoder } = await readTokenizer(path);
   const ids = (tokenizer) => (text) => tokenizer.encode(text, { add_special_tokens: false }).ids;
-  return [ids(createTokenizer(json, config, path)), ids(createEncoder(encoder, path))];
+  return [ids(library), ids(createEncoder(encoder, path)), encoder];
 }
 
 for (const name of ["qwen3", "llama3_1", "gemma3"]) {
@@ -151,8 +155,40 @@ test("the library's ids: quotes, commas, two names of one id, unknown ones", asy
   );
 });
 
+test("an id with two names: the library keeps them apart", async () => {
+  const model = { type: "BPE", vocab: { a: 0, b: 0, c: 1, ac: 2, x: 3 }, merges: ["a c"] };
+  const [library, ours, { tables }] = await both(write({ model, decoder: { type: "ByteLevel" } }));
+  assert.is(tables, null);
+  for (const text of ["ac", "bc", "abcx"]) assert.equal(ours(text), library(text), text);
+  assert.equal(ours("bc"), [0, 1]);
+});
+
+test("a library that uses its maps otherwise is noticed", async () => {
+  const { encoder } = await readTokenizer(write(odd));
+  const { model } = createEncoder(encoder, folder);
+  for (const map of [model.tokens_to_ids, model.bpe_ranks]) {
+    for (const use of [() => map.size, () => [...map], () => map.keys(), () => map.forEach(String)])
+      assert.throws(use, /otherwise/);
+  }
+  assert.is(model.bpe_ranks.get(JSON.stringify(["a", "b"])), 4);
+  assert.ok(model.bpe_ranks.has(JSON.stringify(["a", "b"])));
+  assert.not(model.bpe_ranks.has(JSON.stringify(["b", "a"])));
+});
+
 test("merges that are no pairs of tokens are refused", async () => {
-  for (const merges of ["a b", undefined, ["a"], ["a z"], [["a"]], [["a", 2]], [7], [null]]) {
+  const lists = [
+    ["a"],
+    ["a z"],
+    ["a b a"],
+    [["a"]],
+    [["a", 2]],
+    [["a", null]],
+    [["a", ["b"]]],
+    [["a", "b", "a"]],
+    [7],
+    [null],
+  ];
+  for (const merges of ["a b", undefined, ...lists]) {
     const json = { ...odd, model: { ...odd.model, merges } };
     const error = await Tokenizer.load(write(json)).catch((reason) => reason);
     assert.is(error.code, "FILE_INVALID", JSON.stringify(merges));
@@ -175,6 +211,7 @@ test("a Unigram model, which has no tables", async () => {
     decoder: { type: "Metaspace", replacement: "▁", prepend_scheme: "always" },
   };
   const tokenizer = await Tokenizer.load(write(json));
+  write(odd); // what was read stays
   assert.equal([...(await tokenizer.encode("ab b"))], [2, 3, 1, 3]);
   assert.is(tokenizer.decode([2, 3, 1, 3]), "ab b");
 });
@@ -191,6 +228,23 @@ test("a thread that is lost fails what waits, and the next question starts anoth
   assert.is((await read()).kind, "read");
   assert.is(starts, 2);
   await thread.start().terminate();
+});
+
+test("tokenizers beside each other, and one that is dropped while it encodes", async () => {
+  const texts = ["Hello", " world"];
+  const path = join(here, "goldens", "models", "qwen2");
+  const [{ remote }, other] = await Promise.all([
+    loadRemote(path),
+    loadRemote(join(here, "goldens", "models", "llama")),
+  ]);
+  const first = await encodeRemote(remote, texts);
+  const [during, theirs] = await Promise.all([encodeRemote(remote, texts), encodeRemote(other.remote, texts)]);
+  assert.equal(during, first);
+  assert.is(theirs.length, 2);
+  const late = encodeRemote(remote, texts);
+  dropRemote(remote);
+  assert.equal(await late, first);
+  assert.equal(await encodeRemote(remote, texts), first);
 });
 
 test("a thread that does not stay ends with its last answer", async () => {

@@ -117,7 +117,6 @@ void PackedWeights::pack() {
     item.source = {};
   }
   items_.clear();
-  give_back_freed();  // what reading the files and the vocabulary took
 }
 
 }  // namespace c2c

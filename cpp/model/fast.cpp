@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/pages.h"
 #include "model/fast_pass.h"
 #include "weights/mapping.h"
 
@@ -66,6 +67,7 @@ FastDecoder::FastDecoder(const DecoderSpec& spec, DecoderWeights weights, at::Sc
   packed_.add({{weights.head.detach()}, {}, false, store == Store::kInt4 ? Store::kInt8 : store}, &head_);
   weights = {};  // whatever nobody else holds goes as soon as it is packed
   packed_.pack();
+  give_back_freed();  // what reading the files and the vocabulary took
 }
 
 std::vector<at::Tensor> FastDecoder::forward(std::vector<Request>& requests, const Batch& batch,

@@ -6,7 +6,9 @@ import { Thread } from "./thread.js";
 export interface RemoteTokenizer {
   readonly key: number;
   readonly folder: string;
-  readonly encoder: EncoderParts | null;
+  readonly encoder: EncoderParts;
+  /** Nobody will ask anything more of it; what was asked is still answered. */
+  dropped: boolean;
 }
 
 /** A large vocabulary is ten times its size while it is read: the thread that reads it ends, and all that goes with it at once. */
@@ -30,8 +32,9 @@ function hold({ key, folder, encoder }: RemoteTokenizer): void {
 }
 
 /** Forgets a tokenizer in the encoding thread, if there is one. */
-export function dropRemote(key: number): void {
-  if (held.delete(key) && encoding.running) encoding.tell({ kind: "drop", key });
+export function dropRemote(remote: RemoteTokenizer): void {
+  remote.dropped = true;
+  if (held.delete(remote.key) && encoding.running) encoding.tell({ kind: "drop", key: remote.key });
 }
 
 /** Loads tokenizer.json and tokenizer_config.json of `folder`. FILE_INVALID, IO_FAILED, UNSUPPORTED. */
@@ -44,7 +47,7 @@ export async function loadRemote(
   const reply = await abortable(request, signal);
   if (reply.kind !== "read") throw new Error("the tokenizer thread gave another answer");
   const { table, config, encoder } = reply.parts;
-  const remote = { key: nextKey++, folder, encoder };
+  const remote = { key: nextKey++, folder, encoder, dropped: false };
   hold(remote); // its thread starts while the model is loaded
   return { remote, table, config };
 }
@@ -84,6 +87,8 @@ function send(remote: RemoteTokenizer, wanted: readonly Wanted[]): void {
       if (reply.kind !== "encoded") throw new Error("the tokenizer thread gave another answer");
       return texts.map((_, i) => reply.ids.slice(i === 0 ? 0 : reply.ends[i - 1], reply.ends[i]));
     });
+  const forget = () => remote.dropped && dropRemote(remote); // asked for before it was dropped, and held anew for that
+  encoded.finally(forget).catch(() => undefined);
   encoded.then(
     (ids) => {
       let first = 0;

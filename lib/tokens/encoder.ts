@@ -1,20 +1,26 @@
 import { Tokenizer } from "@huggingface/tokenizers";
 import { C2CError } from "../errors.js";
 import { MergeTable, type MergeTableParts, NameTable, type NameTableParts } from "./tables.js";
+import { isObject, type Json, parseObject } from "./vocabulary.js";
 
-type Json = Readonly<Record<string, unknown>>;
 /** Names, each with its id. */
 type Names = readonly (readonly [string, number])[];
 
-/** What a BPE tokenizer needs to encode, on its way between threads: tables travel without a copy. */
-export interface EncoderParts {
-  /** tokenizer.json without its vocabulary and merges. */
-  readonly json: Json;
-  readonly config: Json;
+/** A BPE tokenizer's vocabulary and merges. */
+export interface BpeTables {
   readonly names: NameTableParts;
   readonly merges: MergeTableParts;
-  /** Names whose ids have another name in the table. */
+  /** Names whose ids have another name in the table: an added token's. */
   readonly others: Names;
+}
+
+/** What a tokenizer needs to encode, on its way between threads: tables travel without a copy. */
+export interface EncoderParts {
+  /** tokenizer.json, without what is in the tables. */
+  readonly json: string;
+  readonly config: Json;
+  /** Null for a model that is no BPE, which the library keeps in its own form. */
+  readonly tables: BpeTables | null;
 }
 
 /** The library's BPE model, as far as it is used here (its own types cannot be read by modules). */
@@ -23,19 +29,42 @@ interface BpeModel {
   bpe_ranks: Map<string, number>;
 }
 
-function bpeModel(tokenizer: Tokenizer): BpeModel {
-  const model: Partial<BpeModel> = tokenizer.model;
-  const { tokens_to_ids, bpe_ranks } = model;
-  if (tokens_to_ids instanceof Map && bpe_ranks instanceof Map) return model as BpeModel;
-  throw new TypeError("@huggingface/tokenizers keeps its vocabulary otherwise than in maps");
+/**
+ * In place of a map of the library's: it looks things up. Asked for anything else, by a version of the library that does otherwise, it
+ * fails instead of seeming empty.
+ */
+class LookUp extends Map<string, number> {
+  override get size(): never {
+    return LookUp.#otherwise();
+  }
+  override keys(): never {
+    return LookUp.#otherwise();
+  }
+  override values(): never {
+    return LookUp.#otherwise();
+  }
+  override entries(): never {
+    return LookUp.#otherwise();
+  }
+  override forEach(): never {
+    return LookUp.#otherwise();
+  }
+  override [Symbol.iterator](): never {
+    return LookUp.#otherwise();
+  }
+
+  static #otherwise(): never {
+    throw new TypeError("@huggingface/tokenizers uses its vocabulary otherwise than by looking names up");
+  }
 }
 
-/** Ids by name: the few that were set, then those of the table. Iteration sees only the former. */
-class TokenIds extends Map<string, number> {
+/** Ids by name: the few that were set, then those of the table. */
+class TokenIds extends LookUp {
   readonly #names: NameTable;
 
   constructor(names: NameTable, set: Names) {
-    super(set);
+    super();
+    for (const [name, id] of set) this.set(name, id);
     this.#names = names;
   }
 
@@ -56,7 +85,7 @@ function pairOf(key: string): readonly (string | undefined)[] {
 }
 
 /** Ranks by the library's key, a pair of names in JSON. */
-class Ranks extends Map<string, number> {
+class Ranks extends LookUp {
   readonly #ids: ReadonlyMap<string, number>;
   readonly #merges: MergeTable;
 
@@ -72,10 +101,24 @@ class Ranks extends Map<string, number> {
     const right = left === undefined ? undefined : this.#ids.get(second ?? "");
     return left === undefined || right === undefined ? undefined : this.#merges.rank(left, right);
   }
+
+  override has(key: string): boolean {
+    return this.get(key) !== undefined;
+  }
 }
 
-/** The library's tokenizer of a whole tokenizer.json. FILE_INVALID, UNSUPPORTED; `path` is named in errors. */
-export function createTokenizer(json: Json, config: Json, path: string): Tokenizer {
+/** A merge that no vocabulary has: whether the library still keeps merges as `Ranks` reads them. */
+const probe = ["\0", "\0\0"] as const;
+
+function bpeModel(tokenizer: Tokenizer): BpeModel {
+  const model: Partial<BpeModel> = tokenizer.model;
+  const { tokens_to_ids, bpe_ranks } = model;
+  if (tokens_to_ids instanceof Map && bpe_ranks instanceof Map && bpe_ranks.get(JSON.stringify(probe)) === 0)
+    return model as BpeModel;
+  throw new TypeError("@huggingface/tokenizers keeps its vocabulary otherwise than it did");
+}
+
+function create(json: Json, config: Json, path: string): Tokenizer {
   const parts = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null };
   try {
     return new Tokenizer({ ...parts, ...json, added_tokens: json["added_tokens"] ?? [] }, config);
@@ -88,36 +131,52 @@ export function createTokenizer(json: Json, config: Json, path: string): Tokeniz
   }
 }
 
-/**
- * The library's BPE tokenizer with tables in place of its maps of strings: those of 150,000 tokens take 45 MB and half a second.
- * FILE_INVALID, UNSUPPORTED; `path` is named in errors.
- */
-export function createEncoder({ json, config, names, merges, others }: EncoderParts, path: string): Tokenizer {
-  const tokenizer = createTokenizer(json, config, path);
+function onTables(parts: EncoderParts, tables: BpeTables, path: string): { tokenizer: Tokenizer; ids: TokenIds } {
+  const tokenizer = create(parseObject(parts.json, path), parts.config, path);
   const model = bpeModel(tokenizer);
-  model.tokens_to_ids = new TokenIds(new NameTable(names), [...others, ...model.tokens_to_ids]);
-  model.bpe_ranks = new Ranks(model.tokens_to_ids, new MergeTable(merges));
-  return tokenizer;
+  const ids = new TokenIds(new NameTable(tables.names), [...tables.others, ...model.tokens_to_ids]);
+  model.tokens_to_ids = ids;
+  model.bpe_ranks = new Ranks(ids, new MergeTable(tables.merges));
+  return { tokenizer, ids };
+}
+
+/**
+ * The library's tokenizer. A BPE model's maps of strings are replaced by its tables: those of 150,000 tokens take 45 MB and a sixth of a
+ * second. FILE_INVALID, UNSUPPORTED; `path` is named in errors.
+ */
+export function createEncoder(parts: EncoderParts, path: string): Tokenizer {
+  return parts.tables === null
+    ? create(parseObject(parts.json, path), parts.config, path)
+    : onTables(parts, parts.tables, path).tokenizer;
+}
+
+/** The names of a merge; null for what is none. */
+function namesOf(merge: unknown): readonly [string, string] | null {
+  const pair: unknown = typeof merge === "string" ? merge.split(" ") : merge;
+  if (!Array.isArray(pair) || pair.length !== 2) return null;
+  const [left, right]: unknown[] = pair;
+  return typeof left === "string" && typeof right === "string" ? [left, right] : null;
 }
 
 /**
  * The parts of a BPE tokenizer, read from a tokenizer.json whose names are in `names` and `others`. FILE_INVALID where a merge is no
  * pair of tokens (the Rust library refuses it as well), UNSUPPORTED; `path` is named in errors.
  */
-export function encoderParts(json: Json, config: Json, names: NameTable, others: Names, path: string): EncoderParts {
+export function bpeParts(json: Json, config: Json, names: NameTable, others: Names, path: string): EncoderParts {
   const invalid = (reason: string) => new C2CError("FILE_INVALID", { file: path, reason }, `${path}: ${reason}`);
-  const { vocab, merges, ...model } = json["model"] as { readonly vocab: Json; readonly merges: unknown };
+  const { vocab, merges, ...model } = isObject(json["model"]) ? json["model"] : {};
   if (!Array.isArray(merges)) throw invalid("the model has no merges");
   // The token for what is unknown is looked up before added tokens are.
-  const unknown = String((model as Json)["unk_token"]);
-  const kept = Object.hasOwn(vocab, unknown) ? { [unknown]: vocab[unknown] } : {};
+  const unknown = String(model["unk_token"]);
+  const kept = isObject(vocab) && Object.hasOwn(vocab, unknown) ? { [unknown]: vocab[unknown] } : {};
+  const small = { ...json, model: { ...model, vocab: kept, merges: [probe] } };
   const table = MergeTable.withRoom(merges.length);
-  const small = { ...json, model: { ...model, vocab: kept, merges: [] } };
-  const parts = { json: small, config, names: names.parts, merges: table.parts, others };
-  const ids = bpeModel(createEncoder(parts, path)).tokens_to_ids;
+  const tables = { names: names.parts, merges: table.parts, others };
+  const parts = { json: JSON.stringify(small), config, tables };
+  const { ids } = onTables(parts, tables, path);
   for (const [rank, merge] of merges.entries()) {
-    const pair: unknown = typeof merge === "string" ? merge.split(" ", 2) : merge;
-    const [left, right] = Array.isArray(pair) ? pair.map((name) => ids.get(name)) : [];
+    const pair = namesOf(merge);
+    const [left, right] = pair === null ? [] : pair.map((name) => ids.get(name));
     if (left === undefined || right === undefined) throw invalid(`merge ${rank} is no pair of tokens`);
     table.set(left, right, rank);
   }

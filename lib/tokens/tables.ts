@@ -1,3 +1,5 @@
+import { randomInt } from "node:crypto";
+
 /** Indices by hash: a slot holds an index plus one, 0 where it is free; at most two thirds are taken, what is taken leads to the next. */
 type Slots = Uint32Array<SharedArrayBuffer>;
 
@@ -24,11 +26,17 @@ function mixed(value: number): number {
   return (twice ^ (twice >>> 16)) >>> 0;
 }
 
-function hashOf(text: string): number {
-  let hash = 0;
-  for (let i = 0; i < text.length; i++) hash = (Math.imul(hash, 31) + text.charCodeAt(i)) | 0;
+/** `seed` is a table's own: no file can be made of names that fall together. */
+function hashOf(text: string, seed: number): number {
+  let hash = seed;
+  for (let i = 0; i < text.length; i++) {
+    hash = Math.imul(hash ^ text.charCodeAt(i), 0x9e3779b1);
+    hash ^= hash >>> 15;
+  }
   return mixed(hash);
 }
+
+const newSeed = () => randomInt(2 ** 32);
 
 /** A `NameTable` on its way between threads, which then use the same memory. */
 export interface NameTableParts {
@@ -37,6 +45,7 @@ export interface NameTableParts {
   /** [size] */
   readonly ends: Uint32Array<SharedArrayBuffer>;
   readonly slots: Slots;
+  readonly seed: number;
 }
 
 /** A vocabulary's names by id and ids by name. Takes 2 bytes a character and about 12 a token, where a map of strings takes 150. */
@@ -59,7 +68,7 @@ export class NameTable {
     }
     const units = new Uint16Array(new SharedArrayBuffer(2 * length));
     Buffer.from(units.buffer).write(names.join(""), "utf16le");
-    const table = new NameTable({ units, ends, slots: slotsFor(names.length) });
+    const table = new NameTable({ units, ends, slots: slotsFor(names.length), seed: newSeed() });
     for (const [id, name] of names.entries()) if (name) table.parts.slots[table.#place(name)] = id + 1;
     return table;
   }
@@ -83,8 +92,8 @@ export class NameTable {
   }
 
   #place(name: string): number {
-    const { units, ends, slots } = this.parts;
-    return place(slots, hashOf(name), (id) => {
+    const { units, ends, slots, seed } = this.parts;
+    return place(slots, hashOf(name, seed), (id) => {
       const start = ends[id - 1] ?? 0;
       if ((ends[id] ?? 0) - start !== name.length) return false;
       for (let i = 0; i < name.length; i++) if (units[start + i] !== name.charCodeAt(i)) return false;
@@ -99,6 +108,7 @@ export interface MergeTableParts {
   readonly left: Uint32Array<SharedArrayBuffer>;
   readonly right: Uint32Array<SharedArrayBuffer>;
   readonly slots: Slots;
+  readonly seed: number;
 }
 
 /** The ranks of pairs of tokens that BPE merges. */
@@ -110,7 +120,7 @@ export class MergeTable {
   }
 
   static withRoom(count: number): MergeTable {
-    return new MergeTable({ left: shared(count), right: shared(count), slots: slotsFor(count) });
+    return new MergeTable({ left: shared(count), right: shared(count), slots: slotsFor(count), seed: newSeed() });
   }
 
   /** A pair that has a rank gets this one. */
@@ -128,6 +138,6 @@ export class MergeTable {
   #place(left: number, right: number): number {
     const { parts } = this;
     const same = (rank: number) => parts.left[rank] === left && parts.right[rank] === right;
-    return place(parts.slots, mixed(Math.imul(left, 0x9e3779b1) + right), same);
+    return place(parts.slots, mixed(mixed(left ^ parts.seed) + right), same);
   }
 }

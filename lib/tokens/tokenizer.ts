@@ -24,7 +24,7 @@ export interface TokenizedPrompt {
 const specialNames = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 /** Renderings of marks that are kept. */
 const MARKED = 64;
-const dropped = new FinalizationRegistry<number>(dropRemote);
+const dropped = new FinalizationRegistry(dropRemote);
 
 function content(value: unknown): string | null {
   if (typeof value === "string") return value;
@@ -73,15 +73,20 @@ export class Tokenizer {
     const named = [...Object.values(names), ...extra.map(content)].map((token) => this.idOf(token ?? ""));
     this.named = new Set(named.filter((value) => value !== undefined));
     this.#template = new ChatTemplate(template, names);
-    dropped.register(this, remote.key);
+    dropped.register(this, remote);
   }
 
   /** Reads tokenizer.json, tokenizer_config.json and the chat template of a model folder. FILE_INVALID, IO_FAILED, UNSUPPORTED. */
   static async load(folder: string, signal?: AbortSignal): Promise<Tokenizer> {
     const { remote, table, config } = await loadRemote(folder, signal);
-    const template = await findTemplate(folder, config);
-    signal?.throwIfAborted();
-    return new Tokenizer(remote, table, config, template);
+    try {
+      const template = await findTemplate(folder, config);
+      signal?.throwIfAborted();
+      return new Tokenizer(remote, table, config, template);
+    } catch (error) {
+      dropRemote(remote);
+      throw error;
+    }
   }
 
   /** Token ids; no special tokens are added, special tokens' strings in the text are recognised. */

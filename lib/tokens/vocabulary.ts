@@ -31,9 +31,10 @@ const largestId = 1 << 22;
 const models = ["BPE", "Unigram"];
 const decoders = ["ByteLevel", "Sequence", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"];
 
-type Json = Readonly<Record<string, unknown>>;
+export type Json = Readonly<Record<string, unknown>>;
 
-function isObject(value: unknown): value is Json {
+/** An object of JSON: no list, not null. */
+export function isObject(value: unknown): value is Json {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
@@ -225,10 +226,13 @@ function reader(decoder: unknown, path: string): NameReader {
   return { write, writeAdded: write, stripsStart };
 }
 
-/** A vocabulary as it was read: the table, and names whose ids have another name there (an added token's, as a rule). */
+/** A vocabulary as it was read. */
 export interface Vocabulary {
   readonly table: VocabularyTable;
+  /** Names of the model's own whose ids have an added token's name in the table. */
   readonly others: readonly (readonly [string, number])[];
+  /** Whether each id is one name's alone in the model's own vocabulary. */
+  readonly distinct: boolean;
 }
 
 /** Every token's bytes, name and flags. `path` is named in errors (FILE_INVALID, UNSUPPORTED). */
@@ -236,16 +240,19 @@ export function buildVocabulary(file: TokenizerFile, path: string): Vocabulary {
   const { write, writeAdded, stripsStart } = reader(file.decoder, path);
   const names: string[] = [];
   const others: [string, number][] = [];
+  let distinct = true;
+  /** Returns the name that the id had. */
   const put = (name: string, id: number) => {
     if (!Number.isInteger(id) || id < 0 || id >= largestId) throw invalid(path, `token id ${id} is out of range`);
     const earlier = names[id];
-    if (earlier !== undefined && earlier !== name) others.push([earlier, id]);
     names[id] = name;
+    return earlier;
   };
-  for (const [name, id] of entries(file, path)) put(name, id);
+  for (const [name, id] of entries(file, path)) if (put(name, id) !== undefined) distinct = false;
   const added = new Map<number, boolean>();
   for (const token of file.added_tokens) {
-    put(token.content, token.id);
+    const earlier = put(token.content, token.id);
+    if (earlier !== undefined && earlier !== token.content) others.push([earlier, token.id]);
     added.set(token.id, token.special);
   }
   const size = names.length;
@@ -269,5 +276,5 @@ export function buildVocabulary(file: TokenizerFile, path: string): Vocabulary {
     .update(flags)
     .digest("hex");
   const table = { fingerprint, size, bytes: bytes.done(), offsets, flags, names: parts, stripsStart };
-  return { table, others };
+  return { table, others, distinct };
 }

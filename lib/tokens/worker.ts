@@ -1,16 +1,13 @@
 import { type MessagePort, parentPort } from "node:worker_threads";
 import type { Tokenizer } from "@huggingface/tokenizers";
 import { C2CError, type ErrorCode, type ErrorDetails } from "../errors.js";
-import { createEncoder, createTokenizer, type EncoderParts } from "./encoder.js";
-import { readFiles, readTokenizer, type TokenizerParts } from "./read.js";
+import { createEncoder, type EncoderParts } from "./encoder.js";
+import { readTokenizer, type TokenizerParts } from "./read.js";
 
-/**
- * What a thread is asked: to read a folder's files, to hold `encoder` ready under `key` (one without parts is read from the folder), to
- * encode with it, to forget it.
- */
+/** What a thread is asked: to read a folder's files, to hold `encoder` ready under `key`, to encode with it, to forget it. */
 export type Request =
   | { readonly kind: "read"; readonly id: number; readonly folder: string }
-  | { readonly kind: "open"; readonly key: number; readonly folder: string; readonly encoder: EncoderParts | null }
+  | { readonly kind: "open"; readonly key: number; readonly folder: string; readonly encoder: EncoderParts }
   | { readonly kind: "encode"; readonly id: number; readonly key: number; readonly texts: readonly string[] }
   | { readonly kind: "drop"; readonly key: number };
 
@@ -27,13 +24,7 @@ export type Reply =
   | { readonly kind: "encoded"; readonly id: number; readonly ids: Uint32Array; readonly ends: Uint32Array }
   | { readonly kind: "failed"; readonly id: number; readonly error: PlainError };
 
-const open = new Map<number, Promise<Tokenizer>>();
-
-async function create(folder: string, encoder: EncoderParts | null): Promise<Tokenizer> {
-  if (encoder) return createEncoder(encoder, folder);
-  const { json, config, path } = await readFiles(folder);
-  return createTokenizer(json, config, path);
-}
+const open = new Map<number, Tokenizer>();
 
 function encode(
   tokenizer: Tokenizer,
@@ -58,11 +49,8 @@ function plain(error: unknown): PlainError {
 
 async function serve(port: MessagePort, request: Request): Promise<void> {
   if (request.kind === "drop") open.delete(request.key);
-  else if (request.kind === "open") {
-    const created = create(request.folder, request.encoder);
-    created.catch(() => undefined); // told to those who ask to encode
-    open.set(request.key, created);
-  } else await answer(port, request);
+  else if (request.kind === "open") open.set(request.key, createEncoder(request.encoder, request.folder));
+  else await answer(port, request);
 }
 
 async function answer(port: MessagePort, request: Extract<Request, { id: number }>): Promise<void> {
@@ -74,7 +62,7 @@ async function answer(port: MessagePort, request: Extract<Request, { id: number 
       port.postMessage({ kind: "read", id, parts } satisfies Reply, [bytes.buffer, offsets.buffer, flags.buffer]);
       return;
     }
-    const tokenizer = await open.get(request.key);
+    const tokenizer = open.get(request.key);
     if (!tokenizer) throw new Error(`no tokenizer ${request.key} is open`);
     const encoded = encode(tokenizer, request.texts);
     port.postMessage({ kind: "encoded", id, ...encoded } satisfies Reply, [encoded.ids.buffer, encoded.ends.buffer]);

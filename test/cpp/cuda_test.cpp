@@ -15,6 +15,7 @@
 
 #ifdef C2C_EMULATED
 #include "cuda/runner.h"
+#include "emulator.h"
 #endif
 
 using namespace c2c;
@@ -261,7 +262,15 @@ int main() {
   if (!cuda_device()) return kNotRun;
   at::manual_seed(1);
   for (const Kind& kind : kinds()) compare(kind);
-  for (const Kind& kind : step_kinds()) compare(kind);
+#ifdef C2C_EMULATED
+  const size_t before = emulated::played();
+#endif
+  const auto kinds_of_steps = step_kinds();
+  for (const Kind& kind : kinds_of_steps) compare(kind);
+#ifdef C2C_EMULATED
+  // Each in both dtypes: a step of one and of eight are captured at least.
+  if (!kShort) run("steps are graphs", [&] { return emulated::played() - before >= 4 * kinds_of_steps.size(); });
+#endif
   if (!kEmulated) edits();
   if (!kEmulated) together();
   return result();

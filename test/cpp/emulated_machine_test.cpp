@@ -2,7 +2,7 @@
 // captured, and kernels that a device would hang at.
 #include <cuda_runtime.h>
 
-#include <numeric>
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -85,6 +85,14 @@ __global__ void hanging_kernel() {
   }
 }
 
+// Thread `writer` writes what all read, without or with a barrier between.
+__global__ void unguarded_kernel(int writer, bool guarded, float what, float* out) {
+  __shared__ float value;
+  if (static_cast<int>(threadIdx.x) == writer) value = what + static_cast<float>(blockIdx.x);
+  if (guarded) __syncthreads();
+  out[blockIdx.x * blockDim.x + threadIdx.x] = value;
+}
+
 __global__ void add_kernel(float* at, float what) {
   if (threadIdx.x == 0) *at += what;
 }
@@ -116,6 +124,18 @@ int main() {
   run("lanes at different places",
       [] { return fails("different places", [] { go(elsewhere_kernel, dim3(1), dim3(32), 0); }); });
   run("threads that wait for ever", [] { return fails("for ever", [] { go(hanging_kernel, dim3(1), dim3(64), 0); }); });
+  run("a missing barrier is seen whoever writes", [] {
+    for (const int writer : {0, 31, 32, 63}) {
+      const auto right = [&](bool guarded) {
+        std::vector<float> out(2 * 64);
+        const float what = 10.0F * static_cast<float>(writer) + (guarded ? 100.0F : 3.0F);
+        go(unguarded_kernel, dim3(2), dim3(64), 0, writer, guarded, what, out.data());
+        return std::count(out.begin(), out.begin() + 64, what) + std::count(out.begin() + 64, out.end(), what + 1);
+      };
+      if (right(true) != 128 || right(false) == 128) return false;
+    }
+    return true;
+  });
   run("a kernel runs after one that failed", [] {
     float sum = 0;
     go(add_kernel, dim3(2), dim3(32), 0, &sum, 2.0F);

@@ -253,6 +253,31 @@ void afters(const Kernels& k) {
   }
 }
 
+// Inputs in two pieces for many rows, each longer than what is taken at a time.
+void two_long_pieces(const Kernels& k) {
+  for (const Store store : {Store::kFloat, Store::kBf16})
+    run(std::string(k.name) + " " + name_of(store) + " two long pieces of input", [&] {
+      const int64_t rows = 101, first = 600, second = 530, in = first + second, out = 70;
+      const at::Tensor x = at::randn({rows, in}).to(row_type(store)), w = at::randn({out, in}).to(row_type(store));
+      PackedWeights weights;
+      Packed one;
+      weights.add({{w}, {}, false, store}, &one);
+      weights.pack();
+      at::Tensor y = at::zeros({rows, out});
+      Product p = one.product();
+      p.x = x.const_data_ptr();
+      p.x2 = static_cast<const std::byte*>(x.const_data_ptr()) + first * x.element_size();
+      p.x_stride = p.x2_stride = in;
+      p.in = first;
+      p.in2 = second;
+      p.out = y.data_ptr();
+      p.out_stride = p.outputs = out;
+      p.rows = rows;
+      k.product(p, 0, one.blocks, nullptr);
+      return spread_of(y, at::linear(x.to(at::kDouble), w.to(at::kDouble))) < bound(store);
+    });
+}
+
 void rows(const Kernels& k) {
   for (const int64_t n : {4, 24, 64, 112, 128, 1000, 3000}) {
     const at::Tensor x = at::randn({n}), w = at::rand({n}) + 0.5;
@@ -345,6 +370,7 @@ int main() {
     products(k);
     codes(k);
     afters(k);
+    two_long_pieces(k);
     rows(k);
   }
   teams();

@@ -87,7 +87,7 @@ template <class T, bool Long>
 void panel_inputs(float* sums, int64_t rows, const T* x, int64_t stride, const T* weight, int64_t in) {
   alignas(64) float space[sizeof(T) == 2 ? kPanel * kBlock : 1];
   alignas(64) float wide_rows[sizeof(T) == 2 ? kPanelRows * kPanel : 1];
-  const int64_t pieces = (in + kLongPanel - 1) / kLongPanel;
+  const int64_t pieces = 1 + (in - 1) / kLongPanel;
   const int64_t length = Long ? (in + pieces - 1) / pieces : kPanel;  // even pieces
   for (int64_t k0 = 0; k0 < in; k0 += length) {
     const int64_t count = smaller(length, in - k0);

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
+#include <stdexcept>
 
 #include "emulator.h"
 
@@ -26,6 +26,7 @@ inline void __syncthreads() { emulated::sync_block(); }
 inline void __syncwarp(unsigned line = __builtin_LINE()) { emulated::exchange(nullptr, 0, line); }
 inline float __shfl_xor_sync(unsigned, float value, int step, unsigned line = __builtin_LINE()) {
   const auto lane = static_cast<int>(threadIdx.x) % 32;
+  if (step < 0 || step >= 32) throw std::logic_error("a lane that no warp has");
   return emulated::exchange(&value, sizeof value, line).of<float>(lane ^ step);
 }
 inline void __threadfence() {}
@@ -72,6 +73,7 @@ inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  if (emulated::capturing()) throw std::logic_error("copies are not captured here");
   std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
@@ -142,8 +144,7 @@ inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph
   return *made = new CUgraphExec_st{graph->launches}, cudaSuccess;
 }
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
-  for (const auto& launch : graph->launches) launch();
-  return cudaSuccess;
+  return emulated::play(graph->launches), cudaSuccess;
 }
 inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
 inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }

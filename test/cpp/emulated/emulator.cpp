@@ -1,9 +1,12 @@
 #include "emulator.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <exception>
 #include <memory>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -69,27 +72,40 @@ struct Block {
   std::vector<Warp> warps;
   Meeting all;
   unsigned living;
-  std::vector<std::byte> shared;
+  std::byte* shared;
   std::exception_ptr failed;
 };
 
-std::byte* stacks(size_t count) {
-  static std::byte* memory = nullptr;
-  static size_t held = 0;
-  if (held < count) {
-    if (memory != nullptr) ::munmap(memory, held * kStack);
-    void* made = ::mmap(nullptr, count * kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+// Stacks side by side, each with a page in front that nobody may touch.
+class Stacks {
+ public:
+  // The end of a stack.
+  std::byte* top(size_t index) const { return memory_ + (index + 1) * each_; }
+  void make(size_t count) {
+    if (held_ >= count) return;
+    const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+    each_ = kStack + page;
+    void* made = ::mmap(nullptr, count * each_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (made == MAP_FAILED) throw std::bad_alloc();
-    memory = static_cast<std::byte*>(made);
-    held = count;
+    memory_ = static_cast<std::byte*>(made);  // fewer than before stay mapped: a program makes two or three kinds
+    held_ = count;
+    for (size_t i = 0; i < count; ++i) ::mprotect(memory_ + i * each_, page, PROT_NONE);
   }
-  return memory;
-}
+
+ private:
+  std::byte* memory_ = nullptr;
+  size_t held_ = 0, each_ = 0;
+};
 
 Block* block = nullptr;
 Fiber* running = nullptr;
 void* scheduler = nullptr;  // its stack while a fiber runs
 std::optional<Graph> captured;
+Stacks stacks;
+size_t blocks = 0, graphs = 0;  // so far
+// Every other block runs its warps and lanes from the last to the first: what one thread reads of another's without
+// waiting for it is not there in one of the two.
+bool backwards() { return blocks % 2 == 1; }
 
 bool can_run(const Fiber& fiber) {
   return !fiber.ended && (fiber.waits_for == nullptr || fiber.waits_for->number != fiber.number);
@@ -107,7 +123,7 @@ void leave() {
   void** own = &running->stack_top;
   Fiber* lanes = &block->fibers[running->index / kWarp * kWarp];
   for (unsigned i = 1; i < kWarp; ++i) {
-    Fiber& next = lanes[(running->index + i) % kWarp];
+    Fiber& next = lanes[(running->index + (backwards() ? kWarp - i : i)) % kWarp];
     if (can_run(next)) return go_on(next, own);
   }
   c2c_emulated_switch(own, scheduler);
@@ -130,8 +146,8 @@ void begin() {
   leave();
 }
 
-void prepare(Fiber& fiber, std::byte* stack) {
-  auto** top = reinterpret_cast<void**>(stack + kStack) - 1;  // aligned as behind a call
+void prepare(Fiber& fiber, std::byte* stack_top) {
+  auto** top = reinterpret_cast<void**>(stack_top) - 1;  // aligned as behind a call
   *--top = reinterpret_cast<void*>(&begin);
   for (int i = 0; i < 6; ++i) *--top = nullptr;
   fiber.stack_top = top;
@@ -152,7 +168,9 @@ void meet(Meeting& meeting, unsigned count) {
 void run_block() {
   while (block->living > 0 && !block->failed) {
     bool moved = false;
-    for (Fiber& fiber : block->fibers) {
+    const size_t count = block->fibers.size();
+    for (size_t i = 0; i < count; ++i) {
+      Fiber& fiber = block->fibers[backwards() ? count - 1 - i : i];
       if (!can_run(fiber)) continue;
       go_on(fiber, &scheduler);
       moved = true;
@@ -166,12 +184,15 @@ void run_block() {
 
 void run(dim3 grid, dim3 size, size_t shared, const std::function<void()>& thread) {
   if (size.y != 1 || size.z != 1 || size.x % kWarp != 0) throw std::logic_error("blocks are rows of whole warps here");
-  std::byte* stack = stacks(size.x);
+  stacks.make(size.x);
   Block own;
   own.thread = &thread;
   own.fibers.resize(size.x);
   own.warps.resize(size.x / kWarp);
-  own.shared.resize(shared + 16);
+  const auto free_shared = [](std::byte* at) { ::operator delete(at, std::align_val_t(16)); };
+  const std::unique_ptr<std::byte, decltype(free_shared)> memory(
+      static_cast<std::byte*>(::operator new(shared, std::align_val_t(16))), free_shared);
+  own.shared = memory.get();
   block = &own;
   gridDim = grid;
   blockDim = size;
@@ -181,19 +202,17 @@ void run(dim3 grid, dim3 size, size_t shared, const std::function<void()>& threa
         own.living = size.x;
         own.all = {};
         for (Warp& warp : own.warps) warp.meeting = {}, warp.living = kWarp, warp.line = 0;
-        std::memset(own.shared.data(), 0xff, own.shared.size());
+        std::memset(own.shared, 0xff, shared);
         for (unsigned i = 0; i < size.x; ++i) {
           own.fibers[i] = {.index = i, .stack_top = nullptr};
-          prepare(own.fibers[i], stack + i * kStack);
+          prepare(own.fibers[i], stacks.top(i));
         }
         run_block();
+        ++blocks;
       }
 }
 
-void* dynamic_shared() {
-  const auto at = reinterpret_cast<uintptr_t>(block->shared.data());
-  return block->shared.data() + (16 - at % 16) % 16;
-}
+void* dynamic_shared() { return block->shared; }
 
 void sync_block() { meet(block->all, block->living); }
 
@@ -219,6 +238,16 @@ void submit(std::function<void()> launch) {
 }
 
 void begin_capture() { captured.emplace(); }
+
+bool capturing() { return captured.has_value(); }
+
+void play(const Graph& graph) {
+  if (captured) throw std::logic_error("a graph is launched while another is captured");
+  for (const auto& launch : graph) launch();
+  ++graphs;
+}
+
+size_t played() { return graphs; }
 
 Graph end_capture() {
   Graph graph = std::move(*captured);

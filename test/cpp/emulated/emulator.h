@@ -35,7 +35,8 @@ struct Lanes {
   }
 };
 
-// Runs `thread` for each thread of each block, with so many bytes of shared memory (of NaNs).
+// Runs `thread` for each thread of each block, with so many bytes of shared memory, which begin as NaNs. (What kernels
+// declare themselves begins as the block before left it.)
 void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread);
 
 void* dynamic_shared();
@@ -48,6 +49,9 @@ Lanes exchange(const void* own, size_t bytes, unsigned line);
 using Graph = std::vector<std::function<void()>>;
 void submit(std::function<void()> launch);  // runs it, or puts it into the graph that is captured
 void begin_capture();
+bool capturing();
 Graph end_capture();
+void play(const Graph& graph);
+size_t played();  // graphs, so far
 
 }  // namespace emulated
