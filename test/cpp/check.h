@@ -1,5 +1,6 @@
 // What every test program says: failures by name, and a last line "N passed, N failed".
 #pragma once
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <string>
@@ -30,6 +31,9 @@ inline bool throws(const std::string& code, const std::function<void()>& body) {
   }
   return false;
 }
+
+// The larger error of two; what is not a number is the largest.
+inline double worse(double a, double b) { return std::isnan(a) || a >= b ? a : b; }
 
 // The last line, and main's result.
 inline int result() {

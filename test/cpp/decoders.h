@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cache/kv_cache.h"
+#include "check.h"
 #include "model/decoder.h"
 
 namespace c2c {
@@ -153,7 +154,7 @@ inline double worst(Measure measure, const std::vector<at::Tensor>& actual, cons
   if (actual.size() != expected.size()) return 1e9;
   double most = 0;
   for (size_t i = 0; i < actual.size(); ++i)
-    most = actual[i].sizes() == expected[i].sizes() ? std::max(most, measure(actual[i], expected[i])) : 1e9;
+    most = actual[i].sizes() == expected[i].sizes() ? worse(most, measure(actual[i], expected[i])) : 1e9;
   return most;
 }
 

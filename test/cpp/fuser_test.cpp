@@ -13,36 +13,13 @@
 #include <functional>
 #include <iterator>
 
+#include "check.h"
 #include "fuser/parts.h"
 #include "json.h"
 
 using namespace c2c;
 
 namespace {
-
-int passed = 0, failed = 0;
-
-void report(const std::string& name, bool ok, const std::string& note = "") {
-  (ok ? passed : failed)++;
-  if (!ok) std::printf("FAILED %s %s\n", name.c_str(), note.c_str());
-}
-
-void run(const std::string& name, const std::function<bool()>& body) {
-  try {
-    report(name, body());
-  } catch (const std::exception& error) {
-    report(name, false, error.what());
-  }
-}
-
-bool throws(const std::string& code, const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.code == code;
-  }
-  return false;
-}
 
 std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -102,7 +79,7 @@ void recorded_case(const Json& test, const Tensors& all) {
       if (noisy) noise = {rows("noise0").squeeze(-1), rows("noise1").squeeze(-1)};
       const Projected made = projector->project(from, onto, noisy ? &noise : nullptr, temperature);
       auto compare = [&](const at::Tensor& got, const at::Tensor& kept, const at::Tensor& want) {
-        worst = std::max(worst, ((got.defined() ? got : kept) - want).abs().max().item<double>());
+        worst = worse(worst, ((got.defined() ? got : kept) - want).abs().max().item<double>());
         bound = std::max(bound, 1e-4 + 1e-5 * want.abs().max().item<double>());
       };
       compare(made.key, onto.key, rows("out_k"));
@@ -288,7 +265,7 @@ void weight_errors() {
 
 int main(int argc, char** argv) {
   const std::string folder = argc > 1 ? argv[1] : "test/goldens";
-  try {
+  run("recorded cases", [&] {
     const Json unit = parse_json(read_file(folder + "/unit.json"));
     const Tensors all = read_tensors(folder + "/unit.safetensors");
     for (const Json& test : unit.at("tests").items) recorded_case(test, all);
@@ -298,11 +275,9 @@ int main(int argc, char** argv) {
           make_projector("AllInOneProjector", read_options(test.at("kwargs")), {3, 4}, {2, 8}, {}, at::kFloat);
         });
       });
-  } catch (const std::exception& error) {
-    report("recorded cases", false, error.what());
-  }
+    return !unit.at("tests").items.empty();
+  });
   weight_errors();
   fuse_cases();
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed == 0 ? 0 : 1;
+  return result();
 }

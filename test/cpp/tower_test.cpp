@@ -38,10 +38,10 @@ Distance distance(const Projected& made, const Projected& exact, const Rows& bas
   const auto compare = [](const at::Tensor& a, const at::Tensor& b, const at::Tensor& size) {
     return ((a.to(at::kFloat) - b).norm() / size.norm()).item<double>();
   };
-  d.rows = std::max(compare(made.key, exact.key, exact.key - base.key),
-                    compare(made.value, exact.value, exact.value - base.value));
-  d.weights = std::max(compare(made.key_weight, exact.key_weight, exact.key_weight),
-                       compare(made.value_weight, exact.value_weight, exact.value_weight));
+  d.rows = worse(compare(made.key, exact.key, exact.key - base.key),
+                 compare(made.value, exact.value, exact.value - base.value));
+  d.weights = worse(compare(made.key_weight, exact.key_weight, exact.key_weight),
+                    compare(made.value_weight, exact.value_weight, exact.value_weight));
   return d;
 }
 

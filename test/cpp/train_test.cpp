@@ -56,7 +56,7 @@ double gradient_error(Parameters& parameters, const std::function<double()>& los
       const double expected = (above - below) / (2 * step), actual = gradient[i].item<double>();
       const double error = std::abs(expected - actual) / std::max(1e-3, std::abs(expected) + std::abs(actual));
       if (error > 1e-4) std::printf("  %s[%ld]: %g, expected %g\n", spec.name.c_str(), long(i), actual, expected);
-      worst = std::max(worst, error);
+      worst = worse(worst, error);
       seen += actual != 0;
     }
   }
