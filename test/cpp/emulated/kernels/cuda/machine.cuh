@@ -15,8 +15,8 @@ inline T* dynamic_shared() {
 
 inline float exp2_near(float x) { return std::exp2f(x); }
 
-// A lane has rows lane / 4 and that + 8 of a, columns 2 (lane % 4) and the next, and these + 8; of b column lane / 4 and
-// the same places; of d the same rows and columns 2 (lane % 4) and the next (PTX ISA, mma.m16n8k16).
+// A lane has rows lane / 4 and that + 8 of a, columns 2 (lane % 4) and the next, and these + 8; of b column lane / 4
+// and the same places; of d the same rows and columns 2 (lane % 4) and the next (PTX ISA, mma.m16n8k16).
 inline void multiply_16x8x16(float* d, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1,
                              unsigned line = __builtin_LINE()) {
   struct Registers {
