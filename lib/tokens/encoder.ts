@@ -3,15 +3,10 @@ import { C2CError } from "../errors.js";
 import { MergeTable, type MergeTableParts, NameTable, type NameTableParts } from "./tables.js";
 import { isObject, type Json, parseObject } from "./vocabulary.js";
 
-/** Names, each with its id. */
-type Names = readonly (readonly [string, number])[];
-
 /** A BPE tokenizer's vocabulary and merges. */
 export interface BpeTables {
   readonly names: NameTableParts;
   readonly merges: MergeTableParts;
-  /** Names whose ids have another name in the table: an added token's. */
-  readonly others: Names;
 }
 
 /** What a tokenizer needs to encode, on its way between threads: tables travel without a copy. */
@@ -34,6 +29,15 @@ interface BpeModel {
  * fails instead of seeming empty.
  */
 class LookUp extends Map<string, number> {
+  override set(): never {
+    return LookUp.#otherwise();
+  }
+  override delete(): never {
+    return LookUp.#otherwise();
+  }
+  override clear(): never {
+    return LookUp.#otherwise();
+  }
   override get size(): never {
     return LookUp.#otherwise();
   }
@@ -58,18 +62,19 @@ class LookUp extends Map<string, number> {
   }
 }
 
-/** Ids by name: the few that were set, then those of the table. */
+/** Ids by name: those of added tokens, which may have the name of another of the model's own, then those of the table. */
 class TokenIds extends LookUp {
+  readonly #added: ReadonlyMap<string, number>;
   readonly #names: NameTable;
 
-  constructor(names: NameTable, set: Names) {
+  constructor(added: ReadonlyMap<string, number>, names: NameTable) {
     super();
-    for (const [name, id] of set) this.set(name, id);
+    this.#added = added;
     this.#names = names;
   }
 
   override get(name: string): number | undefined {
-    return super.get(name) ?? this.#names.find(name);
+    return this.#added.get(name) ?? this.#names.find(name);
   }
 
   override has(name: string): boolean {
@@ -134,7 +139,7 @@ function create(json: Json, config: Json, path: string): Tokenizer {
 function onTables(parts: EncoderParts, tables: BpeTables, path: string): { tokenizer: Tokenizer; ids: TokenIds } {
   const tokenizer = create(parseObject(parts.json, path), parts.config, path);
   const model = bpeModel(tokenizer);
-  const ids = new TokenIds(new NameTable(tables.names), [...tables.others, ...model.tokens_to_ids]);
+  const ids = new TokenIds(model.tokens_to_ids, new NameTable(tables.names));
   model.tokens_to_ids = ids;
   model.bpe_ranks = new Ranks(ids, new MergeTable(tables.merges));
   return { tokenizer, ids };
@@ -159,10 +164,10 @@ function namesOf(merge: unknown): readonly [string, string] | null {
 }
 
 /**
- * The parts of a BPE tokenizer, read from a tokenizer.json whose names are in `names` and `others`. FILE_INVALID where a merge is no
- * pair of tokens (the Rust library refuses it as well), UNSUPPORTED; `path` is named in errors.
+ * The parts of a BPE tokenizer, read from a tokenizer.json whose names are in `names`. FILE_INVALID where a merge is no pair of tokens,
+ * UNSUPPORTED; `path` is named in errors.
  */
-export function bpeParts(json: Json, config: Json, names: NameTable, others: Names, path: string): EncoderParts {
+export function bpeParts(json: Json, config: Json, names: NameTable, path: string): EncoderParts {
   const invalid = (reason: string) => new C2CError("FILE_INVALID", { file: path, reason }, `${path}: ${reason}`);
   const { vocab, merges, ...model } = isObject(json["model"]) ? json["model"] : {};
   if (!Array.isArray(merges)) throw invalid("the model has no merges");
@@ -171,7 +176,7 @@ export function bpeParts(json: Json, config: Json, names: NameTable, others: Nam
   const kept = isObject(vocab) && Object.hasOwn(vocab, unknown) ? { [unknown]: vocab[unknown] } : {};
   const small = { ...json, model: { ...model, vocab: kept, merges: [probe] } };
   const table = MergeTable.withRoom(merges.length);
-  const tables = { names: names.parts, merges: table.parts, others };
+  const tables = { names: names.parts, merges: table.parts };
   const parts = { json: JSON.stringify(small), config, tables };
   const { ids } = onTables(parts, tables, path);
   for (const [rank, merge] of merges.entries()) {

@@ -28,10 +28,10 @@ export async function readTokenizer(folder: string): Promise<TokenizerParts> {
   const json = parseObject(text, path);
   const { added_tokens_decoder: _, ...config } = parseObject(await readText(configPath), configPath);
   const file = checkTokenizerFile(json, path);
-  const { table, others, distinct } = buildVocabulary(file, path);
+  const { table, distinct } = buildVocabulary(file, path);
   // Tables know tokens by their ids: where an id is two names', the library keeps them apart.
   if (file.model.type === "BPE" && distinct) {
-    return { table, config, encoder: bpeParts(json, config, new NameTable(table.names), others, path) };
+    return { table, config, encoder: bpeParts(json, config, new NameTable(table.names), path) };
   }
   const encoder = { json: text, config, tables: null };
   createEncoder(encoder, path);

@@ -226,12 +226,9 @@ function reader(decoder: unknown, path: string): NameReader {
   return { write, writeAdded: write, stripsStart };
 }
 
-/** A vocabulary as it was read. */
+/** A vocabulary as it was read; `distinct`: whether no id has two names, which may be a token's of the model's own and an added one's. */
 export interface Vocabulary {
   readonly table: VocabularyTable;
-  /** Names of the model's own whose ids have an added token's name in the table. */
-  readonly others: readonly (readonly [string, number])[];
-  /** Whether each id is one name's alone in the model's own vocabulary. */
   readonly distinct: boolean;
 }
 
@@ -239,20 +236,16 @@ export interface Vocabulary {
 export function buildVocabulary(file: TokenizerFile, path: string): Vocabulary {
   const { write, writeAdded, stripsStart } = reader(file.decoder, path);
   const names: string[] = [];
-  const others: [string, number][] = [];
   let distinct = true;
-  /** Returns the name that the id had. */
   const put = (name: string, id: number) => {
     if (!Number.isInteger(id) || id < 0 || id >= largestId) throw invalid(path, `token id ${id} is out of range`);
-    const earlier = names[id];
+    distinct = distinct && (names[id] === undefined || names[id] === name);
     names[id] = name;
-    return earlier;
   };
-  for (const [name, id] of entries(file, path)) if (put(name, id) !== undefined) distinct = false;
+  for (const [name, id] of entries(file, path)) put(name, id);
   const added = new Map<number, boolean>();
   for (const token of file.added_tokens) {
-    const earlier = put(token.content, token.id);
-    if (earlier !== undefined && earlier !== token.content) others.push([earlier, token.id]);
+    put(token.content, token.id);
     added.set(token.id, token.special);
   }
   const size = names.length;
@@ -276,5 +269,5 @@ export function buildVocabulary(file: TokenizerFile, path: string): Vocabulary {
     .update(flags)
     .digest("hex");
   const table = { fingerprint, size, bytes: bytes.done(), offsets, flags, names: parts, stripsStart };
-  return { table, others, distinct };
+  return { table, distinct };
 }

@@ -24,7 +24,16 @@ export type Reply =
   | { readonly kind: "encoded"; readonly id: number; readonly ids: Uint32Array; readonly ends: Uint32Array }
   | { readonly kind: "failed"; readonly id: number; readonly error: PlainError };
 
-const open = new Map<number, Tokenizer>();
+/** By key; an error where one could not be made, for those who ask it to encode. */
+const open = new Map<number, Tokenizer | { readonly error: unknown }>();
+
+function create(encoder: EncoderParts, folder: string): Tokenizer | { readonly error: unknown } {
+  try {
+    return createEncoder(encoder, folder);
+  } catch (error) {
+    return { error };
+  }
+}
 
 function encode(
   tokenizer: Tokenizer,
@@ -49,7 +58,7 @@ function plain(error: unknown): PlainError {
 
 async function serve(port: MessagePort, request: Request): Promise<void> {
   if (request.kind === "drop") open.delete(request.key);
-  else if (request.kind === "open") open.set(request.key, createEncoder(request.encoder, request.folder));
+  else if (request.kind === "open") open.set(request.key, create(request.encoder, request.folder));
   else await answer(port, request);
 }
 
@@ -64,6 +73,7 @@ async function answer(port: MessagePort, request: Extract<Request, { id: number 
     }
     const tokenizer = open.get(request.key);
     if (!tokenizer) throw new Error(`no tokenizer ${request.key} is open`);
+    if ("error" in tokenizer) throw tokenizer.error;
     const encoded = encode(tokenizer, request.texts);
     port.postMessage({ kind: "encoded", id, ...encoded } satisfies Reply, [encoded.ids.buffer, encoded.ends.buffer]);
   } catch (error) {

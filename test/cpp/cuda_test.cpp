@@ -22,6 +22,14 @@ using namespace c2c;
 
 namespace {
 
+size_t graphs_played() {
+#ifdef C2C_EMULATED
+  return emulated::played();
+#else
+  return 0;
+#endif
+}
+
 // A decoder's kernels on the device.
 class Kernels {
  public:
@@ -105,7 +113,8 @@ std::vector<at::Tensor> long_story(const Decoder& model, const Forward& forward)
   return seen;
 }
 
-void compare(const Kind& kind) {
+// `graphs`: whether steps are captured.
+void compare(const Kind& kind, bool graphs) {
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     const bool bf16 = type == at::kBFloat16;
     const std::string label = kind.name + (bf16 ? " bf16" : " float");
@@ -115,6 +124,7 @@ void compare(const Kind& kind) {
     const Decoder exact(kind.spec, wide, at::kFloat), rounding(kind.spec, tensors, type);
     const Decoder device(kind.spec, tensors, type, Quantize::kNone, kDevice);
     const Kernels kernels(device);
+    const size_t before = graphs_played();
     using Story = std::vector<at::Tensor> (*)(const Decoder&, const Forward&);
     for (const auto& [name, tell] : {std::pair<const char*, Story>{"", story}, {", long", long_story}}) {
       if (kShort && tell == long_story) continue;
@@ -137,6 +147,12 @@ void compare(const Kind& kind) {
       check(", captured", fast());
       check(", plain operations", plain(device));
     }
+    // A long story has a step of one and a step of eight several times; behind a window that hides rows none is
+    // captured.
+    const bool windows =
+        std::any_of(kind.spec.layers.begin(), kind.spec.layers.end(), [](const LayerSpec& l) { return l.window > 0; });
+    if (kEmulated && graphs && !windows && !kShort)
+      run(label + ", steps are graphs", [&] { return graphs_played() - before >= 2; });
   }
 }
 
@@ -261,16 +277,8 @@ void together() {
 int main() {
   if (!cuda_device()) return kNotRun;
   at::manual_seed(1);
-  for (const Kind& kind : kinds()) compare(kind);
-#ifdef C2C_EMULATED
-  const size_t before = emulated::played();
-#endif
-  const auto kinds_of_steps = step_kinds();
-  for (const Kind& kind : kinds_of_steps) compare(kind);
-#ifdef C2C_EMULATED
-  // Each in both dtypes: a step of one and of eight are captured at least.
-  if (!kShort) run("steps are graphs", [&] { return emulated::played() - before >= 4 * kinds_of_steps.size(); });
-#endif
+  for (const Kind& kind : kinds()) compare(kind, false);
+  for (const Kind& kind : step_kinds()) compare(kind, true);
   if (!kEmulated) edits();
   if (!kEmulated) together();
   return result();

@@ -85,12 +85,23 @@ __global__ void hanging_kernel() {
   }
 }
 
-// Thread `writer` writes what all read, without or with a barrier between.
-__global__ void unguarded_kernel(int writer, bool guarded, float what, float* out) {
+// Thread `writer` writes what thread `reader` reads, without or with a barrier between, after another one or as the
+// first thing.
+__global__ void unguarded_kernel(int writer, int reader, bool later, bool guarded, float what, float* out) {
   __shared__ float value;
+  if (later) __syncthreads();
   if (static_cast<int>(threadIdx.x) == writer) value = what + static_cast<float>(blockIdx.x);
   if (guarded) __syncthreads();
-  out[blockIdx.x * blockDim.x + threadIdx.x] = value;
+  if (static_cast<int>(threadIdx.x) == reader) out[blockIdx.x] = value;
+}
+
+// The same in a warp alone.
+__global__ void unguarded_warp_kernel(int writer, int reader, bool guarded, float what, float* out) {
+  __shared__ float value;
+  __syncwarp();
+  if (static_cast<int>(threadIdx.x) == writer) value = what + static_cast<float>(blockIdx.x);
+  if (guarded) __syncwarp();
+  if (static_cast<int>(threadIdx.x) == reader) out[blockIdx.x] = value;
 }
 
 __global__ void add_kernel(float* at, float what) {
@@ -124,16 +135,33 @@ int main() {
   run("lanes at different places",
       [] { return fails("different places", [] { go(elsewhere_kernel, dim3(1), dim3(32), 0); }); });
   run("threads that wait for ever", [] { return fails("for ever", [] { go(hanging_kernel, dim3(1), dim3(64), 0); }); });
-  run("a missing barrier is seen whoever writes", [] {
-    for (const int writer : {0, 31, 32, 63}) {
-      const auto right = [&](bool guarded) {
-        std::vector<float> out(2 * 64);
-        const float what = 10.0F * static_cast<float>(writer) + (guarded ? 100.0F : 3.0F);
-        go(unguarded_kernel, dim3(2), dim3(64), 0, writer, guarded, what, out.data());
-        return std::count(out.begin(), out.begin() + 64, what) + std::count(out.begin() + 64, out.end(), what + 1);
-      };
-      if (right(true) != 128 || right(false) == 128) return false;
-    }
+  run("a missing barrier is seen whoever writes and reads", [] {
+    float what = 0;
+    for (const bool later : {false, true})
+      for (const int writer : {0, 1, 31, 32, 63, 64, 127})
+        for (const int reader : {0, 1, 2, 30, 31, 32, 33, 63, 64, 95, 126, 127}) {
+          const auto right = [&](bool guarded) {
+            std::vector<float> out(2);
+            what += 3;
+            go(unguarded_kernel, dim3(2), dim3(128), 0, writer, reader, later, guarded, what, out.data());
+            return out[0] == what && out[1] == what + 1;
+          };
+          if (!right(true) || (writer != reader && right(false))) return false;
+        }
+    return true;
+  });
+  run("a missing barrier of a warp is seen whoever writes and reads", [] {
+    float what = 0;
+    for (int writer = 0; writer < 32; ++writer)
+      for (int reader = 0; reader < 32; ++reader) {
+        const auto right = [&](bool guarded) {
+          std::vector<float> out(2);
+          what += 3;
+          go(unguarded_warp_kernel, dim3(2), dim3(32), 0, writer, reader, guarded, what, out.data());
+          return out[0] == what && out[1] == what + 1;
+        };
+        if (!right(true) || (writer != reader && right(false))) return false;
+      }
     return true;
   });
   run("a kernel runs after one that failed", [] {

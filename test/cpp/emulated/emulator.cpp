@@ -118,15 +118,19 @@ void go_on(Fiber& fiber, void** from) {
   c2c_emulated_switch(from, fiber.stack_top);
 }
 
-// Lets the next lane of the warp run, or else another warp.
-void leave() {
-  void** own = &running->stack_top;
-  Fiber* lanes = &block->fibers[running->index / kWarp * kWarp];
-  for (unsigned i = 1; i < kWarp; ++i) {
-    Fiber& next = lanes[(running->index + (backwards() ? kWarp - i : i)) % kWarp];
-    if (can_run(next)) return go_on(next, own);
+// Lets another lane of the warp run, in the block's order: the first that can, this one too, or the first behind this
+// one. Where none can, another warp runs.
+void leave(bool from_first) {
+  Fiber& own = *running;
+  Fiber* lanes = &block->fibers[own.index / kWarp * kWarp];
+  const unsigned place = backwards() ? kWarp - 1 - own.index % kWarp : own.index % kWarp;
+  for (unsigned i = from_first ? 0 : place + 1, n = 0; n < kWarp; ++i, ++n) {
+    Fiber& next = lanes[backwards() ? kWarp - 1 - i % kWarp : i % kWarp];
+    if (!can_run(next)) continue;
+    if (&next != &own) go_on(next, &own.stack_top);
+    return;
   }
-  c2c_emulated_switch(own, scheduler);
+  c2c_emulated_switch(&own.stack_top, scheduler);
 }
 
 void begin() {
@@ -143,7 +147,7 @@ void begin() {
     block->all.arrived = 0;
     ++block->all.number;
   }
-  leave();
+  leave(false);
 }
 
 void prepare(Fiber& fiber, std::byte* stack_top) {
@@ -153,29 +157,26 @@ void prepare(Fiber& fiber, std::byte* stack_top) {
   fiber.stack_top = top;
 }
 
-// Waits until `count` fibers are here.
+// Waits until `count` fibers are here. Who comes last is not the first to go on: that order, too, is the block's own.
 void meet(Meeting& meeting, unsigned count) {
   if (++meeting.arrived >= count) {
     meeting.arrived = 0;
     ++meeting.number;
-    return;
+    if (&meeting == &block->all) return c2c_emulated_switch(&running->stack_top, scheduler);
+    return leave(true);
   }
   running->waits_for = &meeting;
   running->number = meeting.number;
-  leave();
+  leave(false);
 }
 
 void run_block() {
+  const size_t count = block->fibers.size();
   while (block->living > 0 && !block->failed) {
-    bool moved = false;
-    const size_t count = block->fibers.size();
-    for (size_t i = 0; i < count; ++i) {
-      Fiber& fiber = block->fibers[backwards() ? count - 1 - i : i];
-      if (!can_run(fiber)) continue;
-      go_on(fiber, &scheduler);
-      moved = true;
-    }
-    if (!moved) throw std::logic_error("threads of a block wait for ever");
+    size_t i = 0;
+    while (i < count && !can_run(block->fibers[backwards() ? count - 1 - i : i])) ++i;
+    if (i == count) throw std::logic_error("threads of a block wait for ever");
+    go_on(block->fibers[backwards() ? count - 1 - i : i], &scheduler);
   }
   if (block->failed) std::rethrow_exception(block->failed);
 }
