@@ -3,18 +3,21 @@ import { alignRuns } from "../align/tokens.js";
 import type { Tokenizer } from "../tokens/tokenizer.js";
 import type { AlignStrategy, Message } from "../types.js";
 
-/** The Python reference's padded alignment, in its own words: "slm" is the receiver, "llm" the sharer. All lists have one length. */
-export interface ReferenceAlignment {
-  readonly slm_ids_padded: number[];
-  readonly llm_ids_padded: number[];
-  /** True inside messages. */
-  readonly message_mask: boolean[];
+/** One model's side of a padded alignment. */
+export interface PaddedSide {
+  readonly ids: number[];
   /** True where a pad was put in. */
-  readonly slm_padding_mask: boolean[];
-  readonly llm_padding_mask: boolean[];
-  readonly sections: { type: "template" | "message"; slm_range: [number, number]; llm_range: [number, number] }[];
-  readonly slm_text: string;
-  readonly llm_text: string;
+  readonly pads: boolean[];
+  readonly text: string;
+}
+
+/** The Python reference's padded alignment. All lists but `sections` have one length, and sections' ranges are both sides'. */
+export interface ReferenceAlignment {
+  readonly receiver: PaddedSide;
+  readonly sharer: PaddedSide;
+  /** True inside messages. */
+  readonly message: boolean[];
+  readonly sections: { type: "template" | "message"; range: [number, number] }[];
 }
 
 /** `addGenerationPrompt` and `removeLastSuffix` default to false. */
@@ -35,34 +38,29 @@ export async function alignChatReference(
     generationPrompt: options.addGenerationPrompt ?? false,
     continueLast: options.removeLastSuffix ?? false,
   };
-  const [slm, llm] = await Promise.all([receiver.prompt(messages, rendering), sharer.prompt(messages, rendering)]);
-  const sections = shareSections([slm, llm]).map(({ message, ranges }) => ({
+  const [own, other] = await Promise.all([receiver.prompt(messages, rendering), sharer.prompt(messages, rendering)]);
+  const sections = shareSections([own, other]).map(({ message, ranges }) => ({
     message,
-    slm: slm.ids.subarray(ranges[0]?.start, ranges[0]?.end),
-    llm: llm.ids.subarray(ranges[1]?.start, ranges[1]?.end),
+    receiver: own.ids.subarray(ranges[0]?.start, ranges[0]?.end),
+    sharer: other.ids.subarray(ranges[1]?.start, ranges[1]?.end),
   }));
-  const runs = sections.filter(({ message }) => message).map((section) => section.slm);
+  const runs = sections.filter(({ message }) => message).map((section) => section.receiver);
   const aligned = await alignRuns(receiver, sharer, runs, options.strategy);
   const result: ReferenceAlignment = {
-    slm_ids_padded: [],
-    llm_ids_padded: [],
-    message_mask: [],
-    slm_padding_mask: [],
-    llm_padding_mask: [],
+    receiver: { ids: [], pads: [], text: own.text },
+    sharer: { ids: [], pads: [], text: other.text },
+    message: [],
     sections: [],
-    slm_text: slm.text,
-    llm_text: llm.text,
   };
   let run = 0;
   for (const section of sections) {
-    const llmIds = section.message ? (aligned[run++]?.ids ?? section.llm) : section.llm;
-    const length = Math.max(section.slm.length, llmIds.length);
-    const start = result.message_mask.length;
-    pad(result.slm_ids_padded, result.slm_padding_mask, section.slm, length, padOf(receiver));
-    pad(result.llm_ids_padded, result.llm_padding_mask, llmIds, length, padOf(sharer));
-    for (let i = 0; i < length; i++) result.message_mask.push(section.message);
-    const range: [number, number] = [start, start + length];
-    result.sections.push({ type: section.message ? "message" : "template", slm_range: range, llm_range: [...range] });
+    const theirs = section.message ? (aligned[run++]?.ids ?? section.sharer) : section.sharer;
+    const length = Math.max(section.receiver.length, theirs.length);
+    const start = result.message.length;
+    pad(result.receiver, section.receiver, length, padOf(receiver));
+    pad(result.sharer, theirs, length, padOf(sharer));
+    for (let i = 0; i < length; i++) result.message.push(section.message);
+    result.sections.push({ type: section.message ? "message" : "template", range: [start, start + length] });
   }
   return result;
 }
@@ -72,9 +70,9 @@ function padOf(tokenizer: Tokenizer): number {
   return tokenizer.specials.pad ?? tokenizer.specials.eos ?? 0;
 }
 
-function pad(ids: number[], mask: boolean[], from: Uint32Array, length: number, filler: number): void {
+function pad({ ids, pads }: PaddedSide, from: Uint32Array, length: number, filler: number): void {
   for (let i = 0; i < length; i++) {
     ids.push(from[i] ?? filler);
-    mask.push(i >= from.length);
+    pads.push(i >= from.length);
   }
 }

@@ -29,6 +29,9 @@ interface BpeModel {
  * fails instead of seeming empty.
  */
 class LookUp extends Map<string, number> {
+  override has(name: string): boolean {
+    return this.get(name) !== undefined;
+  }
   override set(): never {
     return LookUp.#otherwise();
   }
@@ -76,10 +79,6 @@ class TokenIds extends LookUp {
   override get(name: string): number | undefined {
     return this.#added.get(name) ?? this.#names.find(name);
   }
-
-  override has(name: string): boolean {
-    return this.get(name) !== undefined;
-  }
 }
 
 /** `["a","b"]`: without an escape, a quote ends a name. */
@@ -105,10 +104,6 @@ class Ranks extends LookUp {
     const left = this.#ids.get(first ?? "");
     const right = left === undefined ? undefined : this.#ids.get(second ?? "");
     return left === undefined || right === undefined ? undefined : this.#merges.rank(left, right);
-  }
-
-  override has(key: string): boolean {
-    return this.get(key) !== undefined;
   }
 }
 

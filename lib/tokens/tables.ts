@@ -7,10 +7,6 @@ function shared(count: number): Uint32Array<SharedArrayBuffer> {
   return new Uint32Array(new SharedArrayBuffer(4 * count));
 }
 
-function slotsFor(count: number): Slots {
-  return shared(2 ** Math.ceil(Math.log2(1.5 * count + 1)));
-}
-
 /** The slot of the index for which `same` holds, or the free one where it belongs. */
 function place(slots: Slots, hash: number, same: (index: number) => boolean): number {
   const last = slots.length - 1;
@@ -36,16 +32,21 @@ function hashOf(text: string, seed: number): number {
   return mixed(hash);
 }
 
-const newSeed = () => randomInt(2 ** 32);
+interface Hashed {
+  readonly slots: Slots;
+  readonly seed: number;
+}
+
+function hashed(count: number): Hashed {
+  return { slots: shared(2 ** Math.ceil(Math.log2(1.5 * count + 1))), seed: randomInt(2 ** 32) };
+}
 
 /** A `NameTable` on its way between threads, which then use the same memory. */
-export interface NameTableParts {
+export interface NameTableParts extends Hashed {
   /** The names' UTF-16 units, one after another; the name of `id` is `units[ends[id - 1]..ends[id])`. */
   readonly units: Uint16Array<SharedArrayBuffer>;
   /** [size] */
   readonly ends: Uint32Array<SharedArrayBuffer>;
-  readonly slots: Slots;
-  readonly seed: number;
 }
 
 /** A vocabulary's names by id and ids by name. Takes 2 bytes a character and about 12 a token, where a map of strings takes 150. */
@@ -68,7 +69,7 @@ export class NameTable {
     }
     const units = new Uint16Array(new SharedArrayBuffer(2 * length));
     Buffer.from(units.buffer).write(names.join(""), "utf16le");
-    const table = new NameTable({ units, ends, slots: slotsFor(names.length), seed: newSeed() });
+    const table = new NameTable({ units, ends, ...hashed(names.length) });
     for (const [id, name] of names.entries()) if (name) table.parts.slots[table.#place(name)] = id + 1;
     return table;
   }
@@ -103,12 +104,10 @@ export class NameTable {
 }
 
 /** A `MergeTable` on its way between threads, which then use the same memory. */
-export interface MergeTableParts {
+export interface MergeTableParts extends Hashed {
   /** [merges] The merged tokens' ids by rank. */
   readonly left: Uint32Array<SharedArrayBuffer>;
   readonly right: Uint32Array<SharedArrayBuffer>;
-  readonly slots: Slots;
-  readonly seed: number;
 }
 
 /** The ranks of pairs of tokens that BPE merges. */
@@ -120,7 +119,7 @@ export class MergeTable {
   }
 
   static withRoom(count: number): MergeTable {
-    return new MergeTable({ left: shared(count), right: shared(count), slots: slotsFor(count), seed: newSeed() });
+    return new MergeTable({ left: shared(count), right: shared(count), ...hashed(count) });
   }
 
   /** A pair that has a rank gets this one. */
