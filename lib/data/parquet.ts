@@ -2,7 +2,8 @@ import { type FileHandle, open } from "node:fs/promises";
 import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { C2CError, ioError } from "../errors.js";
-import { isRecord, type Row, rowInvalid } from "./rows.js";
+import { isObject } from "../weights/file.js";
+import { type Row, rowInvalid } from "./rows.js";
 
 /** The rows of a .parquet file, one row group at a time. FILE_INVALID, IO_FAILED. */
 export async function* readParquet(path: string): AsyncGenerator<Row, void> {
@@ -23,7 +24,7 @@ export async function* readParquet(path: string): AsyncGenerator<Row, void> {
       const options = { file, metadata, compressors, rowStart, rowEnd };
       const rows: readonly unknown[] = await parse(path, what, () => parquetReadObjects(options));
       if (rows.length !== rowEnd - rowStart) throw rowInvalid(path, `${what}: only ${rows.length} could be read`);
-      for (const row of rows) if (isRecord(row)) yield plainRecord(row);
+      for (const row of rows) if (isObject(row)) yield plainRecord(row);
       start = rowEnd;
     }
   } finally {
@@ -63,7 +64,7 @@ async function buffer(handle: FileHandle, path: string): Promise<AsyncBuffer> {
 function plain(value: unknown): unknown {
   if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : value;
   if (Array.isArray(value)) return value.map(plain);
-  return isRecord(value) && Object.getPrototypeOf(value) === Object.prototype ? plainRecord(value) : value;
+  return isObject(value) && Object.getPrototypeOf(value) === Object.prototype ? plainRecord(value) : value;
 }
 
 function plainRecord(row: Row): Row {

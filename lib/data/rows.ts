@@ -3,6 +3,7 @@ import { extname } from "node:path";
 import { createInterface } from "node:readline";
 import { TextDecoder } from "node:util";
 import { C2CError, ioError } from "../errors.js";
+import { isObject } from "../weights/file.js";
 
 /** One row of a data file, by field name. What a row holds is for its reader to check. */
 export type Row = Readonly<Record<string, unknown>>;
@@ -28,11 +29,6 @@ export async function* readRows(path: string): AsyncGenerator<Row, void> {
 /** FILE_INVALID for a file of rows; `reason` says where. */
 export function rowInvalid(file: string, reason: string, cause?: unknown): C2CError<"FILE_INVALID"> {
   return new C2CError("FILE_INVALID", { file, reason }, `${file}: ${reason}`, { cause });
-}
-
-/** An object of JSON or of a row group. */
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 async function* readLines(path: string): AsyncGenerator<Row, void> {
@@ -75,6 +71,6 @@ function parseLine(path: string, number: number, bytes: Uint8Array, decoder: Tex
   } catch (error) {
     throw rowInvalid(path, `line ${number} is not JSON: ${error instanceof Error ? error.message : error}`, error);
   }
-  if (!isRecord(value)) throw rowInvalid(path, `line ${number} is not a JSON object`);
+  if (!isObject(value)) throw rowInvalid(path, `line ${number} is not a JSON object`);
   return value;
 }

@@ -1,4 +1,5 @@
 import type { Message } from "../types.js";
+import { isObject } from "../weights/file.js";
 import { type Row, rowInvalid } from "./rows.js";
 
 /** One training item: a conversation that ends with the reply to learn. */
@@ -18,8 +19,8 @@ export const dataFormats = ["messages", "openhermes", "mmlu", "openbookqa"] as c
 export function detectFormat(row: Row): DataFormat | null {
   if (Array.isArray(row["messages"]) || Array.isArray(row["conversation"])) return "messages";
   if (Array.isArray(row["conversations"])) return "openhermes";
-  if ("answerKey" in row && ("question_stem" in row || isRecord(row["question"]))) return "openbookqa";
-  const inner = isRecord(row["train"]) ? row["train"] : row;
+  if ("answerKey" in row && ("question_stem" in row || isObject(row["question"]))) return "openbookqa";
+  const inner = isObject(row["train"]) ? row["train"] : row;
   return "question" in inner && "choices" in inner && "answer" in inner ? "mmlu" : null;
 }
 
@@ -90,7 +91,7 @@ const readers: Readonly<Record<DataFormat, Reader>> = {
       ];
     }),
   mmlu: (row, problem) => {
-    const inner = isRecord(row["train"]) ? row["train"] : row;
+    const inner = isObject(row["train"]) ? row["train"] : row;
     const choices = strings(inner["choices"], "choices", problem);
     const answer = inner["answer"];
     if (typeof answer !== "number" || !Number.isInteger(answer) || answer < 0 || answer >= choices.length) {
@@ -99,7 +100,7 @@ const readers: Readonly<Record<DataFormat, Reader>> = {
     return multipleChoice(text(inner["question"], "question", problem), choices, answer);
   },
   openbookqa: (row, problem) => {
-    const nested = isRecord(row["question"]) ? row["question"] : null;
+    const nested = isObject(row["question"]) ? row["question"] : null;
     const stem = text(nested ? nested["stem"] : row["question_stem"], "the question's stem", problem);
     const { texts, labels } = labelled((nested ?? row)["choices"], problem);
     const answer = labels.indexOf(text(row["answerKey"], "answerKey", problem).trim());
@@ -120,7 +121,7 @@ function multipleChoice(question: string, choices: readonly string[], answer: nu
 
 /** {text: [], label: []} or [{text, label}]. */
 function labelled(choices: unknown, problem: Problem): { texts: readonly string[]; labels: readonly string[] } {
-  if (isRecord(choices)) {
+  if (isObject(choices)) {
     const texts = strings(choices["text"], "choices.text", problem);
     const labels = strings(choices["label"], "choices.label", problem);
     if (texts.length !== labels.length) throw problem(`${texts.length} choices have ${labels.length} labels`);
@@ -134,7 +135,7 @@ function labelled(choices: unknown, problem: Problem): { texts: readonly string[
 }
 
 function turns(value: unknown, field: string, problem: Problem): readonly Row[] {
-  if (!Array.isArray(value) || !value.every(isRecord)) throw problem(`${field} is not a list of objects`);
+  if (!Array.isArray(value) || !value.every(isObject)) throw problem(`${field} is not a list of objects`);
   return value;
 }
 
@@ -148,8 +149,4 @@ function strings(value: unknown, field: string, problem: Problem): readonly stri
 function text(value: unknown, field: string, problem: Problem): string {
   if (typeof value !== "string") throw problem(`${field} is ${value === undefined ? "missing" : "not a string"}`);
   return value;
-}
-
-function isRecord(value: unknown): value is Row {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

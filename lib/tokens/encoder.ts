@@ -1,7 +1,8 @@
 import { Tokenizer } from "@huggingface/tokenizers";
 import { C2CError } from "../errors.js";
+import { isObject } from "../weights/file.js";
 import { MergeTable, type MergeTableParts, NameTable, type NameTableParts } from "./tables.js";
-import { isObject, type Json, parseObject } from "./vocabulary.js";
+import { type Json, parseObject } from "./vocabulary.js";
 
 /** A BPE tokenizer's vocabulary and merges. */
 export interface BpeTables {

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { C2CError } from "../errors.js";
+import { isObject } from "../weights/file.js";
 import { NameTable, type NameTableParts } from "./tables.js";
 
 /** What the main thread needs to know about a vocabulary. Ids without a token have no bytes and an empty name. */
@@ -32,11 +33,6 @@ const models = ["BPE", "Unigram"];
 const decoders = ["ByteLevel", "Sequence", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"];
 
 export type Json = Readonly<Record<string, unknown>>;
-
-/** An object of JSON: no list, not null. */
-export function isObject(value: unknown): value is Json {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
 
 function invalid(file: string, reason: string): C2CError<"FILE_INVALID"> {
   return new C2CError("FILE_INVALID", { file, reason }, `${file}: ${reason}`);
